@@ -1,6 +1,6 @@
-"""The types that stages hand to each other. Pure: no I/O, clock, environment or framework.
+"""The types that stages hand to each other.
 
-Messages, tools and response formats are plain dicts in the form of the OpenAI chat
+Pure: no I/O, clock, environment or framework. Messages, tools and response formats are plain dicts in the form of the OpenAI chat
 API, whatever the provider was; `routing.dialect` converts.
 """
 
@@ -19,6 +19,7 @@ Shape: TypeAlias = Literal["tool_call", "label", "structured", "json", "text"]
 DecisionName: TypeAlias = Literal["proven", "provisional", "kept"]
 
 PLAN_FORMAT_VERSION = 1
+MOST_TOKENS = 1e9  # no context is a thousandth as long: beyond it a count is an error
 
 
 def canonical_json(value: object) -> str:
@@ -53,7 +54,7 @@ class Usage(Frozen):
         """NaN, negative and absurd counts are unknown (providers do send them)."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if not math.isfinite(value) or not 0 <= value < 1e9:
+        if not math.isfinite(value) or not 0 <= value < MOST_TOKENS:
             return None
         return int(value)
 
@@ -186,7 +187,8 @@ class Task(Frozen):
         tools: Names of the tools offered, sorted.
         response_schema: Hash of the response schema; None where there is none.
         shape: What kind of answer it has.
-        labels: The closed set of answers, sorted; empty unless shape is "label".
+        labels: The closed set of answer texts, sorted; empty where they form none. A
+            structured task may have one, too: whole JSON texts.
         examples: Number of examples.
     """
 
@@ -347,3 +349,48 @@ class Decision(Frozen):
     chosen: Evidence | None = None
     others: tuple[Evidence, ...] = ()
     binding: Binding | None = None
+
+
+class Plan(Frozen):
+    """Which model answers where, and the evidence for it.
+
+    Attributes:
+        format_version: Of this file; a newer one is refused.
+        graph: Name of the graph that it was made for.
+        fingerprint: Hash of that graph's nodes and edges; None where it had no graph.
+        created: ISO 8601 time, UTC.
+        margin: Non-inferiority margin, an absolute difference of pass rates.
+        alpha: Bound on the probability that any binding is worse than the margin.
+        compared_with: "reference": the reference's own answers were the expected
+            ones; "truth": labelled answers were.
+        whole_graph: What was shown of the workflow as a whole.
+        bind_provisional: Whether provisional decisions are bound, too.
+        decisions: One per site and task.
+        content_hash: SHA-256 of everything above.
+    """
+
+    format_version: int = PLAN_FORMAT_VERSION
+    graph: str
+    fingerprint: str | None = None
+    created: str
+    margin: float
+    alpha: float
+    compared_with: Literal["reference", "truth"] = "reference"
+    whole_graph: str = "per node only"
+    bind_provisional: bool = False
+    decisions: tuple[Decision, ...]
+    content_hash: str = ""
+
+    def computed_hash(self) -> str:
+        """Return the hash that `content_hash` must equal."""
+        return content_hash(self.model_dump(mode="json", exclude={"content_hash"}))
+
+    def sealed(self) -> Plan:
+        """Return the plan with its own hash."""
+        return self.model_copy(update={"content_hash": self.computed_hash()})
+
+    @property
+    def active(self) -> tuple[Decision, ...]:
+        """The decisions that bind a model."""
+        bound = {"proven", "provisional"} if self.bind_provisional else {"proven"}
+        return tuple(d for d in self.decisions if d.decision in bound and d.binding)
