@@ -1,7 +1,8 @@
 """The types that stages hand to each other.
 
-Pure: no I/O, clock, environment or framework. Messages, tools and response formats are plain dicts in the form of the OpenAI chat
-API, whatever the provider was; `routing.dialect` converts.
+Pure: no I/O, clock, environment or framework. Messages, tools and response formats are
+plain dicts in the form of the OpenAI chat API, whatever the provider was;
+`routing.dialect` converts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Shape: TypeAlias = Literal["tool_call", "label", "structured", "json", "text"]
 DecisionName: TypeAlias = Literal["proven", "provisional", "kept"]
 
 PLAN_FORMAT_VERSION = 1
+DEEPEST_SCHEMA = 32  # a schema may refer to itself
 MOST_TOKENS = 1e9  # no context is a thousandth as long: beyond it a count is an error
 
 
@@ -34,6 +36,33 @@ def canonical_json(value: object) -> str:
 def content_hash(value: object) -> str:
     """Return the SHA-256 of `canonical_json(value)` as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def field_names(schema: object, *, root: object = None, depth: int = 0) -> JsonObject:
+    """Return the names of the fields that a JSON schema describes, nested.
+
+    That is what stays of a schema on its way to a provider, whose client adds
+    strictness, titles and required fields, and resolves references.
+    """
+    if not isinstance(schema, dict) or depth > DEEPEST_SCHEMA:
+        return {}
+    root = schema if root is None else root
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and isinstance(root, dict):
+        tables = (root.get("$defs"), root.get("definitions"))
+        name = reference.rpartition("/")[2]
+        found = [t[name] for t in tables if isinstance(t, dict) and name in t]
+        return field_names(found[0], root=root, depth=depth + 1) if found else {}
+    fields: JsonObject = {}
+    parts = [schema.get("items")]
+    for choice in (schema.get("anyOf"), schema.get("allOf"), schema.get("oneOf")):
+        parts += choice if isinstance(choice, list) else []
+    for part in parts:
+        fields |= field_names(part, root=root, depth=depth + 1)
+    properties = schema.get("properties")
+    for name, part in properties.items() if isinstance(properties, dict) else ():
+        fields[name] = field_names(part, root=root, depth=depth + 1)
+    return fields
 
 
 class Frozen(BaseModel):
@@ -184,8 +213,8 @@ class Task(Frozen):
         task_id: Unique in a plan: the site, and `~2`, `~3` for further tasks of it.
         site: Where it is called.
         template: System prompt with its variable parts as `<*>`.
-        tools: Names of the tools offered, sorted.
-        response_schema: Hash of the response schema; None where there is none.
+        tools: Names of the tools offered, sorted; `<*>` where they are made at run time.
+        response_schema: Hash of the response schema's fields; None where there is none.
         shape: What kind of answer it has.
         labels: The closed set of answer texts, sorted; empty where they form none. A
             structured task may have one, too: whole JSON texts.

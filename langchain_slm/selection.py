@@ -109,9 +109,55 @@ def look(
         return "open"
     if e_value(n, reference_only, candidate_only, margin=margin) >= threshold:
         return "proven"
-    if futility(n, reference_only, candidate_only) >= FUTILITY_LIMIT:
+    if is_futile(n, reference_only, candidate_only, margin=margin, threshold=threshold):
         return "futile"
     return "exhausted" if n >= MAX_PAIRS else "open"
+
+
+def is_futile(
+    n: int,
+    reference_only: int,
+    candidate_only: int,
+    *,
+    margin: float,
+    threshold: float,
+) -> bool:
+    """Return whether a candidate is worse, and too much so to be proven in time.
+
+    F alone says only that it is not as good as the reference, which the margin allows;
+    compared with the reference's own answers no candidate ever is. So it is dropped
+    where, besides, the rates seen would prove nothing within `MAX_PAIRS`. Validity
+    does not depend on it.
+
+    Args:
+        n: Pairs seen.
+        reference_only: Pairs that only the reference passed.
+        candidate_only: Pairs that only the candidate passed.
+        margin: Non-inferiority margin, in (0, 1).
+        threshold: The e-value that proves.
+
+    Raises:
+        ValueError: If the counts or the margin are outside their range.
+
+    Example:
+        >>> is_futile(300, 30, 10, margin=0.05, threshold=20)
+        True
+        >>> is_futile(290, 5, 0, margin=0.05, threshold=80)
+        False
+    """
+    if futility(n, reference_only, candidate_only) < FUTILITY_LIMIT:
+        return False
+    return (
+        needed_pairs(
+            n,
+            reference_only,
+            candidate_only,
+            margin=margin,
+            threshold=threshold,
+            limit=MAX_PAIRS,
+        )
+        is None
+    )
 
 
 def weigh(candidate: str, outcomes: Sequence[Outcome], *, margin: float) -> Evidence:
@@ -245,6 +291,20 @@ class _Rule:
     def proves(self, evidence: Evidence) -> bool:
         return evidence.n >= MIN_PAIRS and evidence.e_value >= self.threshold
 
+    def drops(self, evidence: Evidence) -> bool:
+        return is_futile(
+            evidence.n,
+            evidence.reference_only,
+            evidence.candidate_only,
+            margin=self.margin,
+            threshold=self.threshold,
+        )
+
+    def promises(self, evidence: Evidence) -> bool:
+        """Whether the evidence so far speaks for it."""
+        enough = evidence.n >= MIN_PAIRS and evidence.e_value > 1
+        return enough and not self.drops(evidence)
+
 
 def _check(
     reference: str,
@@ -298,7 +358,7 @@ def _choose(
     proven = [each for each in cheaper if rule.proves(each)]
     if proven:
         return "proven", min(proven, key=_cheapest_first)
-    promising = [each for each in cheaper if _is_promising(each)]
+    promising = [each for each in cheaper if rule.promises(each)]
     if promising:
         return "provisional", min(promising, key=_strongest_first)
     return "kept", min(weighed, key=_strongest_first, default=None)
@@ -307,14 +367,6 @@ def _choose(
 def _is_cheaper(evidence: Evidence) -> bool:
     usd, reference_usd = evidence.usd_per_correct, evidence.reference_usd_per_correct
     return usd is not None and reference_usd is not None and usd < reference_usd
-
-
-def _is_promising(evidence: Evidence) -> bool:
-    return (
-        evidence.n >= MIN_PAIRS
-        and evidence.e_value > 1
-        and evidence.futility < FUTILITY_LIMIT
-    )
 
 
 def _usd(evidence: Evidence) -> float:
@@ -353,7 +405,7 @@ def _verdict(
     if best and not bound and _is_cheaper(evidence):
         if decision == "proven" and rule.proves(evidence):
             clauses.append(f"{best.candidate} is cheaper still")
-        if decision == "provisional" and _is_promising(evidence):
+        if decision == "provisional" and rule.promises(evidence):
             clauses.append(f"{best.candidate} has the stronger evidence")
     if evidence.infrastructure_errors:
         clauses.append(f"pairs lost to its endpoint: {evidence.infrastructure_errors}")
@@ -370,7 +422,7 @@ def _quality(evidence: Evidence, rule: _Rule, *, bound: bool) -> str:
     needed = rule.needed(evidence)
     which = "no number of" if needed is None else f"{needed:,}"
     outlook = f"{which} pairs would decide at these rates"
-    if evidence.futility >= FUTILITY_LIMIT:
+    if rule.drops(evidence):
         short = "inferior" if needed is None else "futile"
         return f"{short}: {counts}, F {evidence.futility:.4g}; {outlook}"
     floor = rule.floor()

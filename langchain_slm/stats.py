@@ -133,7 +133,7 @@ def tango_interval(
     return low, high
 
 
-def newcombe_interval(  # noqa: PLR0913 - a 2x2 table has four numbers
+def newcombe_interval(
     n: int,
     reference_only: int,
     candidate_only: int,
@@ -303,7 +303,7 @@ def futility(n: float, reference_only: float, candidate_only: float) -> float:
     )
 
 
-def needed_pairs(  # noqa: PLR0913 - a rate, a margin and a threshold
+def needed_pairs(
     n: int,
     reference_only: int,
     candidate_only: int,

@@ -541,3 +541,10 @@ def test_the_best_of_several_inferior_candidates_is_bound_in_at_most_alpha_of_si
         for _site in range(sites)
     )
     assert wrong <= 0.05 * sites
+
+
+def test_a_candidate_that_never_wins_is_not_dropped_while_it_can_be_proven():
+    # As under agreement with the reference: F is 10.2 at the fifth loss, whatever n.
+    assert look(290, 5, 0, margin=0.05, threshold=80) == "open"
+    assert look(360, 5, 0, margin=0.05, threshold=80) == "proven"
+    assert look(50, 5, 0, margin=0.05, threshold=80) == "futile"
