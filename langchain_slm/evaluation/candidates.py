@@ -7,14 +7,14 @@ sees a test example.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from langchain_core.language_models import BaseChatModel
 
 from langchain_slm.catalog import price_from_genai_prices
 from langchain_slm.curation import Dataset
-from langchain_slm.errors import NoExamplesError
+from langchain_slm.errors import CatalogError, NoExamplesError
 from langchain_slm.evaluation.experiment import Candidate
 from langchain_slm.schema import Binding, Example, ModelSpec, SplitName, Task
 from langchain_slm.specialization.heads import (
@@ -59,12 +59,27 @@ def reference_of(
 
 
 def catalogue_candidates(
-    task: Task, reference: ModelSpec, models: Sequence[tuple[ModelSpec, BaseChatModel]]
+    task: Task,
+    reference: ModelSpec,
+    models: Sequence[ModelSpec],
+    chat_model: Callable[[ModelSpec], BaseChatModel],
 ) -> list[Candidate]:
-    """Return every model of the catalogue but the reference, as it is."""
+    """Return every model of the catalogue but the reference, as it is.
+
+    Raises:
+        CatalogError: If two models have one name, or one has the name of heads.
+    """
+    names = Counter([HEAD.name, *(spec.name for spec in models)])
+    name, n = names.most_common(1)[0]
+    if n > 1:
+        other = "is that of heads" if name == HEAD.name else "occurs twice"
+        msg = f"model {name!r}: the name {other}; give it another in the catalogue"
+        raise CatalogError(msg, model=name)
     return [
-        Candidate(spec.name, Binding(model=spec, labels=_closed_set(task)), model)
-        for spec, model in models
+        Candidate(
+            spec.name, Binding(model=spec, labels=_closed_set(task)), chat_model(spec)
+        )
+        for spec in models
         if reference.name not in (spec.name, spec.model)
     ]
 
@@ -95,7 +110,9 @@ def head_candidate(
     artefact = save_head(head, folder / HEADS_FOLDER)
     relative = artefact.model_copy(update={"path": f"{HEADS_FOLDER}/{artefact.path}"})
     binding = Binding(model=HEAD, artefact=relative, labels=task.labels)
-    return Candidate(HEAD.name, binding, HeadChatModel(head=head, name=HEAD.name))
+    model = HeadChatModel(head=head, name=HEAD.name)
+    seen = frozenset(example.thread_id for example in (*train, *validation))
+    return Candidate(HEAD.name, binding, model, built_from=seen)
 
 
 def _closed_set(task: Task) -> tuple[str, ...]:

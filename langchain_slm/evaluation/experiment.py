@@ -3,36 +3,48 @@
 Answers are cached by content, so that an experiment that was killed repeats only the
 calls that were in flight. A candidate is asked in batches from look to look, in the
 order of its examples, and stops when the evidence decides. An endpoint's trouble is
-retried, then counts as the candidate's failure and is reported apart; a wrong key or an
-endpoint that nobody listens on ends the experiment. Decides nothing.
+retried, then counts as the candidate's failure and is reported apart; a refused key, an
+unknown model and an endpoint that nobody listens on end the experiment. Decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
 from langchain_core.messages.utils import convert_to_messages
 from tenacity import (
     AsyncRetrying,
+    RetryCallState,
     retry_if_exception,
     stop_after_attempt,
     wait_random_exponential,
 )
+from tenacity.wait import wait_base
 
 from langchain_slm.economics import call_usd
-from langchain_slm.errors import EndpointError
 from langchain_slm.evaluation.evaluators import Evaluator
+from langchain_slm.evaluation.trouble import (
+    TOO_MANY,
+    hopeless,
+    is_transient,
+    retry_after_s,
+    shown,
+    status_of,
+)
 from langchain_slm.recording.store import CachedAnswer
-from langchain_slm.routing.dialect import answer_of
+from langchain_slm.routing.dialect import (
+    REPORTS_FINISH_REASON,
+    answer_of,
+    provider_name,
+)
 from langchain_slm.schema import (
+    Answer,
     Binding,
     Example,
     JsonObject,
@@ -41,12 +53,12 @@ from langchain_slm.schema import (
     Request,
     content_hash,
 )
-from langchain_slm.selection import LOOK_EVERY, MIN_PAIRS, LookName
+from langchain_slm.selection import LOOK_EVERY, MAX_PAIRS, MIN_PAIRS, LookName
 
-logger = logging.getLogger(__name__)
-REFUSED = frozenset({401, 403})
-TRANSIENT = frozenset({408, 409, 425, 429})
-SERVER_ERROR = 500
+T = TypeVar("T")
+Stop = Callable[[int, int, int], LookName]  # n, lost pairs (b), won pairs (c)
+Progress = Callable[[str, int, int], None]  # candidate, pairs done, pairs at most
+_Locks = WeakValueDictionary[str, asyncio.Lock]
 
 
 class AnswerCache(Protocol):
@@ -67,11 +79,14 @@ class Candidate:
         name: Its name in the plan.
         binding: How to reach it again.
         model: The chat model itself.
+        built_from: Threads that its prompts, thresholds or weights were chosen on; none
+            of them may be evidence for it.
     """
 
     name: str
     binding: Binding
     model: BaseChatModel
+    built_from: frozenset[str] = frozenset()
 
     def key(self, request: Request) -> str:
         """Return the cache key of its answer to `request`: all that decides it."""
@@ -86,21 +101,45 @@ class Candidate:
         return content_hash([identity, request.model_dump(mode="json")])
 
 
+class Unanswered(Outcome):
+    """The outcome of a call without an answer: its reason names an error, no content."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How an experiment asks.
 
     Attributes:
-        concurrency: Calls in flight at the same time, over all candidates.
-        attempts: Tries of a call that meets an endpoint's trouble.
-        timeout_s: Wall-clock limit of one try.
+        concurrency: Calls in flight at the same time, over all candidates, at least 1.
+        attempts: Tries of a call that meets an endpoint's trouble, at least 1.
+        timeout_s: Wall-clock limit of one try. A client may have a shorter one.
         first_wait_s: Longest wait before the second try; doubles from then on.
+        rate_limit_wait_s: Wait after a 429 that names none, on top: limits are counted
+            per minute.
+        longest_wait_s: As far as an endpoint's Retry-After is honoured.
+
+    Raises:
+        ValueError: If one of them is outside its range.
     """
 
     concurrency: int = 16
     attempts: int = 4
     timeout_s: float = 60.0
     first_wait_s: float = 0.5
+    rate_limit_wait_s: float = 10.0
+    longest_wait_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        waits = (self.first_wait_s, self.rate_limit_wait_s, self.longest_wait_s)
+        if min(self.concurrency, self.attempts) < 1 or self.timeout_s <= 0:
+            msg = (
+                "needs concurrency >= 1, attempts >= 1 and timeout_s > 0, "
+                f"not {self.concurrency}, {self.attempts} and {self.timeout_s}"
+            )
+            raise ValueError(msg)
+        if min(waits) < 0:
+            msg = f"a wait must be at least 0 s, not {min(waits)}"
+            raise ValueError(msg)
 
 
 @dataclass(slots=True)
@@ -120,12 +159,11 @@ class Counters:
     usd: float = 0.0
 
 
-Progress = Callable[[str, int, int], None]  # candidate, pairs done, pairs at most
-
-
 @dataclass
 class Experiment:
-    """Runs candidates over examples.
+    """Runs candidates over examples, within one event loop.
+
+    The answer of the reference to an example is judged once, whoever is compared.
 
     Attributes:
         cache: Where paid answers are kept.
@@ -138,7 +176,19 @@ class Experiment:
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.settings.concurrency)
+        settings = self.settings
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._locks: _Locks = WeakValueDictionary()
+        self._reference_passed: dict[tuple[str, str], bool] = {}
+        self._tries = AsyncRetrying(
+            stop=stop_after_attempt(settings.attempts),
+            wait=wait_random_exponential(
+                multiplier=settings.first_wait_s, max=settings.longest_wait_s
+            )
+            + _AskedFor(settings),
+            retry=retry_if_exception(is_transient),
+            reraise=True,
+        )
 
     async def run(
         self,
@@ -147,7 +197,7 @@ class Experiment:
         *,
         reference: ModelSpec,
         evaluator_of: Callable[[Example], Evaluator],
-        stop: Callable[[int, int, int], LookName] = lambda *_: "open",
+        stop: Stop | None = None,
         progress: Progress = lambda *_: None,
     ) -> list[Outcome]:
         """Return one outcome per example asked, in the order of `examples`.
@@ -158,26 +208,29 @@ class Experiment:
             reference: Who gave the recorded answers, for its price.
             evaluator_of: Judges the answers to an example, the reference's likewise.
             stop: Given n, b and c at each look; anything but "open" ends the run.
-            progress: Told after each batch.
+                Without it every example is asked.
+            progress: Told after each answer.
 
         Raises:
             EndpointError: If the endpoint refuses the key, does not know the model, or
                 cannot be reached.
         """
+        done = 0
+
+        async def outcome_of(example: Example) -> Outcome:
+            nonlocal done
+            evaluator = evaluator_of(example)
+            outcome = await self._outcome(candidate, example, reference, evaluator)
+            done += 1
+            progress(candidate.name, done, len(examples))
+            return outcome
+
         outcomes: list[Outcome] = []
         while len(outcomes) < len(examples):
-            size = LOOK_EVERY if outcomes else MIN_PAIRS
+            size = _until_look(len(outcomes)) if stop else MAX_PAIRS
             batch = examples[len(outcomes) : len(outcomes) + size]
-            outcomes += await asyncio.gather(
-                *(
-                    self._outcome(candidate, each, reference, evaluator_of(each))
-                    for each in batch
-                )
-            )
-            progress(candidate.name, len(outcomes), len(examples))
-            lost = sum(o.reference_passed and not o.candidate_passed for o in outcomes)
-            won = sum(o.candidate_passed and not o.reference_passed for o in outcomes)
-            if stop(len(outcomes), lost, won) != "open":
+            outcomes += await together(outcome_of(example) for example in batch)
+            if stop and _look(outcomes, stop) != "open":
                 break
         return outcomes
 
@@ -188,21 +241,21 @@ class Experiment:
         reference: ModelSpec,
         evaluator: Evaluator,
     ) -> Outcome:
-        passed = evaluator.evaluate(example, example.answer).passed
-        reference_usd = call_usd(reference, example.answer.usage)
+        passed = self._passed(example, evaluator)
         got = await self._answer(candidate, example.request)
-        if isinstance(got, _Failed) or got.answer is None:
-            return Outcome(
+        reference_usd = call_usd(reference, example.answer.usage)
+        if isinstance(got, _Failed):
+            return Unanswered(
                 example_id=example.example_id,
                 reference_passed=passed,
                 candidate_passed=False,
-                usd=0.0,  # a failed request is not charged
+                usd=0.0,  # errors are not charged; what a time-out cost nobody says
                 reference_usd=reference_usd,
-                reason=got.error or "no answer",
-                infrastructure_error=isinstance(got, _Failed) and got.endpoint,
+                reason=got.error,
+                infrastructure_error=got.endpoint,
             )
-        usd = call_usd(candidate.binding.model, got.answer.usage)
-        if got.answer.abstained:
+        usd = call_usd(candidate.binding.model, got.usage)
+        if got.abstained:
             both = None if usd is None or reference_usd is None else usd + reference_usd
             return Outcome(
                 example_id=example.example_id,
@@ -213,7 +266,7 @@ class Experiment:
                 reason="abstained: the reference answered",
                 escalated=True,
             )
-        verdict = evaluator.evaluate(example, got.answer)
+        verdict = evaluator.evaluate(example, got)
         return Outcome(
             example_id=example.example_id,
             reference_passed=passed,
@@ -223,45 +276,82 @@ class Experiment:
             reason=verdict.reason,
         )
 
-    async def _answer(
-        self, candidate: Candidate, request: Request
-    ) -> CachedAnswer | _Failed:
+    def _passed(self, example: Example, evaluator: Evaluator) -> bool:
+        key = (example.example_id, evaluator.name)
+        if key not in self._reference_passed:
+            verdict = evaluator.evaluate(example, example.answer)
+            self._reference_passed[key] = verdict.passed
+        return self._reference_passed[key]
+
+    async def _answer(self, candidate: Candidate, request: Request) -> Answer | _Failed:
         key = candidate.key(request)
-        kept = self.cache.cached_answer(key)
-        if kept is not None:
-            self.counters.cached += 1
-            return kept
-        async with self._slots:
-            got = await self._ask(candidate, request)
-        # A failure is not kept: the endpoint may be well again at the next run.
-        if isinstance(got, CachedAnswer):
-            self.cache.cache_answer(key, got)
+        # Where the same is being asked already, wait for that answer.
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            kept = self.cache.cached_answer(key)
+            if kept is not None and kept.answer is not None:
+                self.counters.cached += 1
+                return kept.answer
+            started_s = time.perf_counter()
+            async with self._slots:
+                got = await self._ask(candidate, request)
+            # A failure is not kept: the endpoint may be well again at the next run.
+            # Nothing is awaited from the answer to here: no cancellation loses it.
+            if isinstance(got, Answer):
+                latency_s = time.perf_counter() - started_s
+                value = CachedAnswer(answer=got, error=None, latency_s=latency_s)
+                self.cache.cache_answer(key, value)
         return got
 
-    async def _ask(
-        self, candidate: Candidate, request: Request
-    ) -> CachedAnswer | _Failed:
+    async def _ask(self, candidate: Candidate, request: Request) -> Answer | _Failed:
         self.counters.asked += 1
-        started_s = time.perf_counter()
-        settings = self.settings
         try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(settings.attempts),
-                wait=wait_random_exponential(multiplier=settings.first_wait_s, max=20),
-                retry=retry_if_exception(is_transient),
-                reraise=True,
-            ):
-                with attempt:
-                    self.counters.retried += attempt.retry_state.attempt_number > 1
-                    async with asyncio.timeout(settings.timeout_s):
-                        message = await _invoke(candidate.model, request)
+            answer = await self._tried(candidate.model, request)
         except Exception as error:  # noqa: BLE001 - malformed bodies raise anything
-            _raise_if_hopeless(candidate, error)
-            return _Failed(_shown(error), endpoint=is_transient(error))
-        answer = answer_of(message)
+            if ended := hopeless(error, candidate.binding.model):
+                raise ended from None
+            return _Failed(shown(error), endpoint=is_transient(error))
         self.counters.usd += call_usd(candidate.binding.model, answer.usage) or 0.0
-        latency_s = time.perf_counter() - started_s
-        return CachedAnswer(answer=answer, error=None, latency_s=latency_s)
+        if answer.finish_reason is None and _owes_finish_reason(candidate.model):
+            # ChatNVIDIA makes an empty message of a body that is no completion.
+            return _Failed("no completion (no finish_reason)", endpoint=False)
+        return answer
+
+    async def _tried(self, model: BaseChatModel, request: Request) -> Answer:
+        """Ask until there is an answer, an error of its own, or no try left.
+
+        The first try is made outside of tenacity, which costs 50 us.
+        """
+        try:
+            return await self._once(model, request)
+        except Exception as error:  # noqa: BLE001 - clients share no exceptions
+            first = error
+        async for attempt in self._tries.copy():
+            with attempt:
+                if attempt.retry_state.attempt_number == 1:
+                    raise first
+                self.counters.retried += 1
+                return await self._once(model, request)
+        raise first  # not reached: tenacity returns or raises
+
+    async def _once(self, model: BaseChatModel, request: Request) -> Answer:
+        async with asyncio.timeout(self.settings.timeout_s):
+            return answer_of(
+                await model.ainvoke(
+                    convert_to_messages(list(request.messages)), **_options(request)
+                )
+            )
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return the results in order; where one fails, none of the others goes on."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,13 +362,39 @@ class _Failed:
     endpoint: bool
 
 
-def _shown(error: Exception) -> str:
-    status = status_of(error)
-    name = type(error).__name__
-    return name if status is None else f"{name} (HTTP {status})"
+@dataclass(frozen=True, slots=True)
+class _AskedFor(wait_base):
+    """What the endpoint asks to wait, within bounds."""
+
+    settings: Settings
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        if error is None:
+            return 0.0
+        asked_s = retry_after_s(error)
+        if asked_s is None:
+            limited = status_of(error) == TOO_MANY
+            return self.settings.rate_limit_wait_s if limited else 0.0
+        return min(asked_s, self.settings.longest_wait_s)
 
 
-async def _invoke(model: BaseChatModel, request: Request) -> AIMessage:
+def _until_look(n: int) -> int:
+    """Pairs from `n`, which is 0 or a look, to the next look."""
+    return LOOK_EVERY if n else MIN_PAIRS
+
+
+def _look(outcomes: Sequence[Outcome], stop: Stop) -> LookName:
+    lost = sum(o.reference_passed and not o.candidate_passed for o in outcomes)
+    won = sum(o.candidate_passed and not o.reference_passed for o in outcomes)
+    return stop(len(outcomes), lost, won)
+
+
+def _owes_finish_reason(model: BaseChatModel) -> bool:
+    return provider_name(model) in REPORTS_FINISH_REASON
+
+
+def _options(request: Request) -> JsonObject:
     options: JsonObject = dict(request.parameters)
     if request.tools:
         options["tools"] = list(request.tools)
@@ -286,59 +402,4 @@ async def _invoke(model: BaseChatModel, request: Request) -> AIMessage:
         options["tool_choice"] = request.tool_choice
     if request.response_format is not None:
         options["response_format"] = request.response_format
-    return await model.ainvoke(convert_to_messages(list(request.messages)), **options)
-
-
-def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that an exception of a client reports."""
-    status = getattr(error, "status_code", None) or getattr(error, "status", None)
-    if isinstance(status, int):
-        return status
-    # ChatNVIDIA raises plain exceptions that begin with "[404] Not Found".
-    found = re.match(r"\[(\d{3})\]", str(error))
-    return int(found.group(1)) if found else None
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if "APITimeoutError" in names or isinstance(error, TimeoutError):
-        return False
-    return bool(names & {"APIConnectionError", "ConnectionError", "ClientConnectorError"})
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the endpoint may answer if asked again."""
-    status = status_of(error)
-    if status is not None:
-        return status in TRANSIENT or status >= SERVER_ERROR
-    names = {cls.__name__ for cls in type(error).__mro__}
-    clients = {"APIConnectionError", "ClientError", "RequestException", "TransportError"}
-    return isinstance(error, TimeoutError | OSError) or bool(names & clients)
-
-
-def _raise_if_hopeless(candidate: Candidate, error: Exception) -> None:
-    spec = candidate.binding.model
-    status = status_of(error)
-    where = spec.base_url or f"the endpoint of {spec.provider}"
-    if status in REFUSED:
-        key = spec.api_key_env or "no key variable is named: add api_key_env"
-        msg = f"{candidate.name}: {where} refuses the key (HTTP {status}; {key})"
-        raise EndpointError(msg, candidate=candidate.name, status=status) from None
-    if status is not None and _is_unknown_model(error):
-        msg = (
-            f"{candidate.name}: {where} does not know the model {spec.model!r} "
-            f"(HTTP {status}); check `model` in the catalogue"
-        )
-        raise EndpointError(msg, candidate=candidate.name, status=status) from None
-    if _is_unreachable(error):
-        msg = (
-            f"{candidate.name}: {where} cannot be reached ({type(error).__name__}); "
-            "start the endpoint or correct base_url. Answers so far are kept"
-        )
-        raise EndpointError(msg, candidate=candidate.name) from None
-
-
-def _is_unknown_model(error: Exception) -> bool:
-    return getattr(error, "code", None) == "model_not_found" or (
-        "model_not_found" in str(error)
-    )
+    return options

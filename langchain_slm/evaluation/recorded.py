@@ -1,13 +1,15 @@
 """Decide a recorded suite offline: every other model a candidate, every node a site.
 
-All answers are there already, so each decision rests on all cases of its node, and does
-not depend on their order. Calls no model.
+All answers are there already, so each decision rests on all cases of its node (one of
+each thread, where threads have several), and does not depend on their order. Calls no
+model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from langchain_slm.curation import one_per_thread
 from langchain_slm.economics import call_usd
 from langchain_slm.errors import NoCandidatesError, SuiteError
 from langchain_slm.evaluation.evaluators import evaluator_for
@@ -48,11 +50,7 @@ def decide_suite(
     nodes = list(dict.fromkeys(case.node for case in suite.cases))
     decisions = []
     for node in nodes:
-        cases = [
-            case
-            for case in suite.cases
-            if case.node == node and case.id in suite.responses[reference]
-        ]
+        cases = _pairs(suite, node, reference)
         results = {
             name: [_outcome(suite, case, reference, name, flags) for case in cases]
             for name in candidates
@@ -69,6 +67,14 @@ def decide_suite(
             )
         )
     return tuple(decisions)
+
+
+def _pairs(suite: Suite, node: str, reference: str) -> list[Case]:
+    """Return the cases of a node that the reference answered, one of each thread."""
+    answered = suite.responses[reference].keys()
+    cases = [case for case in suite.cases if case.node == node and case.id in answered]
+    chosen = {example.example_id for example in one_per_thread(map(_example, cases))}
+    return [case for case in cases if case.id in chosen]
 
 
 def _check(suite: Suite, reference: str) -> None:
@@ -109,7 +115,11 @@ def _usd(suite: Suite, model: str, response: Response | None) -> float | None:
 
 
 def judged(suite: Suite) -> dict[str, dict[str, bool]]:
-    """Return which answers pass our own evaluators, per model and case."""
+    """Return which answers pass our own evaluators, per model and case.
+
+    Raises:
+        SLMError: If a case cannot be judged: no rule of ours is its grader.
+    """
     return {
         model: {
             case.id: _passes(case, responses[case.id])
@@ -121,9 +131,19 @@ def judged(suite: Suite) -> dict[str, dict[str, bool]]:
 
 
 def _passes(case: Case, response: Response) -> bool:
+    example = _example(case)
+    evaluator = evaluator_for(example, None)
+    if evaluator is None:
+        # Counted as failed by both models, such cases would be evidence of equality.
+        msg = f"case {case.id!r}: its grader {case.expected.grader!r} has no right answer"
+        raise SuiteError(msg, case=case.id, grader=case.expected.grader)
     if response.answer is None:
         return False
-    example = Example(
+    return evaluator.evaluate(example, response.answer).passed
+
+
+def _example(case: Case) -> Example:
+    return Example(
         example_id=case.id,
         site=case.node,
         thread_id=case.thread,
@@ -134,8 +154,6 @@ def _passes(case: Case, response: Response) -> bool:
         answer=_NOTHING,
         expected=case.expected,
     )
-    evaluator = evaluator_for(example, None)
-    return evaluator is not None and evaluator.evaluate(example, response.answer).passed
 
 
 def recorded_flags(suite: Suite) -> dict[str, dict[str, bool]]:

@@ -2,26 +2,36 @@
 
 Screening costs nothing of the guarantee, for the splits share no thread; it leaves few
 candidates to correct for. Candidates are tried cheapest first, and none after one has
-been proven. With an empty validation split all candidates are confirmed.
+been proven. With an empty validation split, and where every candidate is to be asked
+everything, all of them are confirmed. Refuses a candidate that was built from a thread
+that it would be tested on.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Literal
 
 from langchain_slm.curation import Dataset, one_per_thread
 from langchain_slm.economics import call_usd
 from langchain_slm.evaluation.evaluators import Evaluator
-from langchain_slm.evaluation.experiment import Candidate, Experiment, Progress
+from langchain_slm.evaluation.experiment import (
+    Candidate,
+    Experiment,
+    Progress,
+    Stop,
+    Unanswered,
+    together,
+)
 from langchain_slm.schema import (
     Decision,
     Evidence,
     Example,
     ModelSpec,
     Outcome,
-    SplitName,
     Task,
 )
 from langchain_slm.selection import (
@@ -42,6 +52,7 @@ MOST_CONFIRMED = 2
 
 EvaluatorOf = Callable[[Example], Evaluator | None]
 Outcomes = dict[str, list[Outcome]]
+HeldOut = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Rule:
         margin: Non-inferiority margin.
         alpha: Accepted probability of any wrong binding.
         sites: Tasks that are decided.
-        stops_early: Whether candidates are asked only until the evidence decides.
+        stops_early: Whether candidates are screened, and asked only until the evidence
+            decides.
     """
 
     margin: float
@@ -60,10 +72,10 @@ class Rule:
     sites: int
     stops_early: bool = True
 
-    def stop(self, candidates: int) -> Callable[[int, int, int], LookName]:
-        """Return what ends the evaluation of one of `candidates`."""
+    def stop(self, candidates: int) -> Stop | None:
+        """Return what ends the evaluation of one of `candidates`; None for nothing."""
         if not self.stops_early:
-            return lambda *_: "open"
+            return None
         limit = threshold(
             candidates=max(1, candidates), sites=self.sites, alpha=self.alpha
         )
@@ -81,7 +93,10 @@ class Trial:
         candidates: Who may take its place.
         evaluator_of: Judges answers; None for an example that cannot be judged.
         experiment: Asks.
-        progress: Told of each batch.
+        progress: Told of each answer.
+
+    Raises:
+        ValueError: If a candidate was built from a thread that would be a test pair.
     """
 
     task: Task
@@ -92,10 +107,35 @@ class Trial:
     experiment: Experiment
     progress: Progress = lambda *_: None
 
+    def __post_init__(self) -> None:
+        held_out = {example.thread_id for example in self.pairs("test")}
+        for candidate in self.candidates:
+            if leaked := candidate.built_from & held_out:
+                msg = (
+                    f"task {self.task.task_id!r}: {candidate.name!r} was built from "
+                    f"{len(leaked)} of the {len(held_out)} threads that would test it; "
+                    "build it from the train and validation splits"
+                )
+                raise ValueError(msg)
+
     @property
     def is_testable(self) -> bool:
         """Whether any held-out example can be judged."""
         return bool(self.pairs("test"))
+
+    def pairs(self, split: HeldOut) -> list[Example]:
+        """Return the examples of a split that can be judged, one per thread."""
+        return self._pairs[split]
+
+    @cached_property
+    def _pairs(self) -> dict[HeldOut, list[Example]]:
+        return {"validation": self._judged("validation"), "test": self._judged("test")}
+
+    def _judged(self, split: HeldOut) -> list[Example]:
+        examples = self.dataset.examples_of(self.task.task_id, split)
+        own = [each for each in examples if each.model == self.reference.name]
+        judged = [each for each in own if self.evaluator_of(each) is not None]
+        return one_per_thread(judged, seed=self.dataset.seed)
 
     async def run(self, rule: Rule) -> Decision:
         """Return the decision under `rule`.
@@ -105,18 +145,18 @@ class Trial:
         """
         if not self.is_testable:
             return self._untestable(rule)
-        screened = await self._screened()
+        screened = await self._screened() if rule.stops_early else {}
         finalists = self._finalists(screened, rule)
         if screened and not finalists:
             return self._screened_out(screened, rule)
-        tried, pairs = len(finalists), self.pairs("test")
-        results: Outcomes = {}
-        for candidate in finalists:
-            results[candidate.name] = await self._ask(candidate, pairs, rule.stop(tried))
-            seen = self._decided(results, rule, tried)
-            if rule.stops_early and seen.decision == "proven":
-                break
-        return self._decided(results, rule, tried)
+        results = await self._confirmed(finalists, rule)
+        decision = self._decided(results, rule, len(finalists))
+        names = {each.name for each in finalists}
+        added = [
+            _untested(name, screened[name], rule, is_finalist=name in names)
+            for name in sorted(screened.keys() - results.keys())
+        ]
+        return decision.model_copy(update={"others": (*decision.others, *added)})
 
     def _untestable(self, rule: Rule) -> Decision:
         held_out = self.dataset.examples_of(self.task.task_id, "test")
@@ -132,43 +172,47 @@ class Trial:
         reason = f"not testable: {why}"
         return self._decided({}, rule, 1).model_copy(update={"reason": reason})
 
-    def pairs(self, split: SplitName) -> list[Example]:
-        """Return the examples of a split that can be judged, one per thread."""
-        examples = self.dataset.examples_of(self.task.task_id, split)
-        own = [each for each in examples if each.model == self.reference.name]
-        judged = [each for each in own if self.evaluator_of(each) is not None]
-        return one_per_thread(judged, seed=self.dataset.seed)
-
-    async def _ask(
-        self,
-        candidate: Candidate,
-        examples: Sequence[Example],
-        stop: Callable[[int, int, int], LookName],
-    ) -> list[Outcome]:
-        def evaluator_of(example: Example) -> Evaluator:
-            evaluator = self.evaluator_of(example)
-            if evaluator is None:  # `pairs` left such examples out
-                msg = f"example {example.example_id} has no evaluator"
-                raise TypeError(msg)
-            return evaluator
-
-        return await self.experiment.run(
-            candidate,
-            examples,
-            reference=self.reference,
-            evaluator_of=evaluator_of,
-            stop=stop,
-            progress=self.progress,
-        )
-
     async def _screened(self) -> Outcomes:
         pairs = self.pairs("validation")[:SCREEN_PAIRS]
-        if not pairs:
-            return {}
-        return {
-            candidate.name: await self._ask(candidate, pairs, _futile)
-            for candidate in self.candidates
-        }
+        return await self._asked(self.candidates, pairs, _futile) if pairs else {}
+
+    async def _confirmed(self, finalists: Sequence[Candidate], rule: Rule) -> Outcomes:
+        pairs, stop = self.pairs("test"), rule.stop(len(finalists))
+        if stop is None:
+            return await self._asked(finalists, pairs, stop)
+        results: Outcomes = {}
+        for candidate in finalists:
+            results |= await self._asked([candidate], pairs, stop)
+            if self._decided(results, rule, len(finalists)).decision == "proven":
+                break
+        return results
+
+    async def _asked(
+        self,
+        candidates: Sequence[Candidate],
+        pairs: Sequence[Example],
+        stop: Stop | None,
+    ) -> Outcomes:
+        runs = [
+            self.experiment.run(
+                candidate,
+                pairs,
+                reference=self.reference,
+                evaluator_of=self._evaluator,
+                stop=stop,
+                progress=self.progress,
+            )
+            for candidate in candidates
+        ]
+        names = [candidate.name for candidate in candidates]
+        return dict(zip(names, await together(runs), strict=True))
+
+    def _evaluator(self, example: Example) -> Evaluator:
+        evaluator = self.evaluator_of(example)
+        if evaluator is None:  # `pairs` left such examples out
+            msg = f"example {example.example_id} has no evaluator"
+            raise TypeError(msg)
+        return evaluator
 
     def _finalists(self, screened: Outcomes, rule: Rule) -> list[Candidate]:
         if not screened:
@@ -177,7 +221,7 @@ class Trial:
             name: weigh(name, outcomes, margin=rule.margin)
             for name, outcomes in screened.items()
         }
-        able = [each for each in evidence.values() if _survives(each, rule.margin)]
+        able = [each for each in evidence.values() if not _objection(each, rule.margin)]
         cheapest = sorted(able, key=_usd)[:1]
         best = sorted(able, key=lambda each: (-each.candidate_pass_rate, _usd(each)))
         chosen = {each.candidate for each in (cheapest + best)[:MOST_CONFIRMED]}
@@ -196,7 +240,7 @@ class Trial:
         self, results: Mapping[str, Sequence[Outcome]], rule: Rule, tried: int
     ) -> Decision:
         bindings = {each.name: each.binding for each in self.candidates}
-        return decide(
+        decision = decide(
             site=self.task.site,
             reference=self.reference.name,
             results=results,
@@ -206,6 +250,20 @@ class Trial:
             sites=rule.sites,
             candidates=max(tried, len(results)),
             task=self.task,
+        )
+        if decision.chosen is None:
+            return decision
+        explained = [
+            _explained(each, results[each.candidate])
+            for each in (decision.chosen, *decision.others)
+        ]
+        cause = _common_failure(results[decision.chosen.candidate])
+        return decision.model_copy(
+            update={
+                "chosen": explained[0],
+                "others": tuple(explained[1:]),
+                "reason": _joined(decision.reason, cause),
+            }
         )
 
     def _screened_out(self, screened: Outcomes, rule: Rule) -> Decision:
@@ -226,11 +284,50 @@ def _futile(n: int, reference_only: int, candidate_only: int) -> LookName:
     return "futile" if lost else "open"
 
 
-def _survives(evidence: Evidence, margin: float) -> bool:
+def _objection(evidence: Evidence, margin: float) -> str | None:
+    """Return what the validation split says against a candidate, or None."""
     usd, reference_usd = evidence.usd_per_correct, evidence.reference_usd_per_correct
-    cheaper = usd is not None and reference_usd is not None and usd < reference_usd
-    near = evidence.candidate_pass_rate > evidence.reference_pass_rate - margin
-    return cheaper and near and evidence.futility < FUTILITY_LIMIT
+    if usd is None or reference_usd is None:
+        return f"unknown cost of the {'candidate' if usd is None else 'reference'}"
+    if usd >= reference_usd:
+        return "not cheaper"
+    if evidence.candidate_pass_rate <= evidence.reference_pass_rate - margin:
+        return "its pass rate is worse by the margin"
+    return "futile" if evidence.futility >= FUTILITY_LIMIT else None
+
+
+def _untested(
+    name: str, outcomes: Sequence[Outcome], rule: Rule, *, is_finalist: bool
+) -> Evidence:
+    """Return what validation said of a candidate that met no test pair, and why not."""
+    seen = weigh(name, outcomes, margin=rule.margin)
+    why = _objection(seen, rule.margin) or "others were cheaper or better"
+    verdict = f"screened out on the validation split: {why}"
+    if is_finalist:
+        verdict = "promising on the validation split; another was proven first"
+    return _explained(seen.model_copy(update={"verdict": verdict}), outcomes)
+
+
+def _explained(evidence: Evidence, outcomes: Sequence[Outcome]) -> Evidence:
+    verdict = _joined(evidence.verdict, _common_failure(outcomes))
+    return evidence.model_copy(update={"verdict": verdict})
+
+
+def _common_failure(outcomes: Sequence[Outcome]) -> str:
+    """Return what most failures have in common, or nothing.
+
+    Only the names of errors: an evaluator's reason may quote an answer.
+    """
+    failed = sum(not each.candidate_passed for each in outcomes)
+    errors = Counter(each.reason for each in outcomes if isinstance(each, Unanswered))
+    for reason, n in errors.most_common(1):
+        if 2 * n > failed:
+            return f"{n} of {failed} failures: {reason}"
+    return ""
+
+
+def _joined(*clauses: str) -> str:
+    return "; ".join(clause for clause in clauses if clause)
 
 
 def _usd(evidence: Evidence) -> float:

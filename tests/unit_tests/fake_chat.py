@@ -63,7 +63,12 @@ class FakeChat(BaseChatModel):
             text = word if index == 0 else f" {word}"
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
         calls = [
-            {"name": c["name"], "args": str(c["args"]).replace("'", '"'), "id": c["id"], "index": i}
+            {
+                "name": c["name"],
+                "args": str(c["args"]).replace("'", '"'),
+                "id": c["id"],
+                "index": i,
+            }
             for i, c in enumerate(message.tool_calls)
         ]
         last = AIMessageChunk(
@@ -95,7 +100,9 @@ class FakeChat(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._chunks(messages, kwargs):
             if run_manager:
-                await run_manager.on_llm_new_token(str(chunk.message.content), chunk=chunk)
+                await run_manager.on_llm_new_token(
+                    str(chunk.message.content), chunk=chunk
+                )
             yield chunk
 
     def bind_tools(

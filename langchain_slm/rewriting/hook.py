@@ -1,0 +1,385 @@
+"""One reversible hook on every chat model, idle outside the scope of a graph.
+
+It replaces `generate`, `agenerate`, `stream` and `astream` of `BaseChatModel`: `invoke`,
+`batch`, `with_retry`, chains and agents all end there. Outside a scope it costs one
+read of a context variable; it holds none across a `yield`. It does not reach raw SDK
+calls, classes that override these four methods, or a model's own
+`stream_events(version="v3")` (LangGraph's v3 streams are reached).
+
+Relies on these names of `BaseChatModel`: `_convert_input`, `_combine_llm_outputs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial, wraps
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables.config import RunnableConfig, ensure_config
+
+from langchain_slm.rewriting.scopes import (
+    ANSWERING,
+    SCOPE,
+    Answered,
+    Running,
+    Scope,
+    running,
+)
+from langchain_slm.routing.cascade import Ask, Route
+
+logger = logging.getLogger(__name__)
+CONFIG_NAMES = ("callbacks", "tags", "metadata", "run_name", "run_id")
+Method = Callable[..., Any]
+
+# Reentrant: the garbage collector may end a scope while this thread holds it.
+_lock = threading.RLock()
+_scopes_alive = 0
+_placed: dict[str, tuple[Method, Method]] = {}  # by name: ours, and what it replaced
+
+
+def activate(scope: Scope) -> None:
+    """Keep the hook in place as long as `scope` lives.
+
+    The wrappers of an instrumented graph hold its scope, and so do copies of the graph.
+    """
+    _begin()
+    weakref.finalize(scope, _end).atexit = False
+
+
+def _begin() -> None:
+    global _scopes_alive  # noqa: PLW0603 - one hook per process
+    with _lock:
+        _scopes_alive += 1
+        for name, make in _HOOKS.items():
+            found = getattr(BaseChatModel, name)
+            if name not in _placed or found is not _placed[name][0]:
+                _placed[name] = make(found), found
+                setattr(BaseChatModel, name, _placed[name][0])
+
+
+def _end() -> None:
+    global _scopes_alive  # noqa: PLW0603 - one hook per process
+    with _lock:
+        _scopes_alive -= 1
+        if _scopes_alive == 0:
+            for name, (ours, original) in _placed.items():
+                # Someone else's hook on top of ours stays, and ours below it, idle.
+                if getattr(BaseChatModel, name) is ours:
+                    setattr(BaseChatModel, name, original)
+
+
+def _hooked_generate(original: Method) -> Method:
+    @wraps(original)
+    def generate(
+        self: BaseChatModel,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **options: Any,
+    ) -> LLMResult:
+        scope = running(options.get("metadata"))
+        if scope is None:
+            result: LLMResult = original(self, messages, stop, callbacks, **options)
+            return result
+        asks = _asks(self, messages, stop, callbacks, options)
+        return _combined(self, [_answer(scope, ask, original) for ask in asks])
+
+    return generate
+
+
+def _hooked_agenerate(original: Method) -> Method:
+    @wraps(original)
+    async def agenerate(
+        self: BaseChatModel,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **options: Any,
+    ) -> LLMResult:
+        scope = running(options.get("metadata"))
+        if scope is None:
+            result: LLMResult = await original(self, messages, stop, callbacks, **options)
+            return result
+        asks = _asks(self, messages, stop, callbacks, options)
+        if len(asks) == 1:
+            return await _aanswer(scope, asks[0], original)
+        # As the original does: all are answered, then the first failure is raised.
+        answers = (_aanswer(scope, ask, original) for ask in asks)
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        return _combined(self, [_unless_failed(result) for result in results])
+
+    return agenerate
+
+
+def _hooked_stream(original: Method) -> Method:
+    @wraps(original)
+    def stream(
+        self: BaseChatModel,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **options: Any,
+    ) -> Iterator[BaseMessage]:
+        scope = running((config or {}).get("metadata"))
+        untouched = partial(original, self, input, config, stop=stop, **options)
+        if scope is None:
+            chunks: Iterator[BaseMessage] = untouched()
+            return chunks
+        ask = partial(_stream_ask, self, input, config, stop, options)
+        return _answer_stream(scope, ask, untouched, original)
+
+    return stream
+
+
+def _hooked_astream(original: Method) -> Method:
+    @wraps(original)
+    def astream(
+        self: BaseChatModel,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[BaseMessage]:
+        scope = running((config or {}).get("metadata"))
+        untouched = partial(original, self, input, config, stop=stop, **options)
+        if scope is None:
+            chunks: AsyncIterator[BaseMessage] = untouched()
+            return chunks
+        ask = partial(_stream_ask, self, input, config, stop, options)
+        return _aanswer_stream(scope, ask, untouched, original)
+
+    return astream
+
+
+_HOOKS: dict[str, Callable[[Method], Method]] = {
+    "generate": _hooked_generate,
+    "agenerate": _hooked_agenerate,
+    "stream": _hooked_stream,
+    "astream": _hooked_astream,
+}
+
+
+def _asks(
+    model: BaseChatModel,
+    messages: list[list[BaseMessage]],
+    stop: list[str] | None,
+    callbacks: Any,
+    options: dict[str, Any],
+) -> list[Ask]:
+    config = {name: options.pop(name, None) for name in CONFIG_NAMES}
+    config["callbacks"] = callbacks
+    # A run id names one run: the first, as in the original.
+    more = {**config, "run_id": None}
+    return [
+        Ask(model, prompt, stop, dict(more if index else config), dict(options))
+        for index, prompt in enumerate(messages)
+    ]
+
+
+def _stream_ask(
+    model: BaseChatModel,
+    prompt: Any,
+    config: RunnableConfig | None,
+    stop: list[str] | None,
+    options: dict[str, Any],
+) -> Ask:
+    whole = ensure_config(config)
+    chosen = {name: whole.get(name) for name in CONFIG_NAMES}
+    messages = model._convert_input(prompt).to_messages()  # noqa: SLF001 - as `stream` does
+    return Ask(model, messages, stop, chosen, options)
+
+
+def _combined(model: BaseChatModel, results: list[LLMResult]) -> LLMResult:
+    if len(results) == 1:
+        return results[0]
+    outputs = [result.llm_output or {} for result in results]
+    combined = LLMResult(
+        generations=[result.generations[0] for result in results],
+        llm_output=model._combine_llm_outputs(list(outputs)),  # noqa: SLF001 - as `generate` does
+    )
+    combined.run = [run for result in results for run in result.run or []] or None
+    return combined
+
+
+def _unless_failed(result: LLMResult | BaseException) -> LLMResult:
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _ask_original(original: Method, ask: Ask) -> Any:
+    config = dict(ask.config)
+    callbacks = config.pop("callbacks")
+    return original(
+        ask.source, [ask.messages], ask.stop, callbacks, **config, **ask.options
+    )
+
+
+def _stream_original(original: Method, ask: Ask) -> Any:
+    config = {key: value for key, value in ask.config.items() if value is not None}
+    return original(ask.source, ask.messages, config, stop=ask.stop, **dict(ask.options))
+
+
+class _Visit:
+    """One call inside a scope: where it is, who answers, and what it came to."""
+
+    def __init__(self, scope: Running, ask: Ask) -> None:
+        self.ask = ask
+        self._scope = scope
+        self._place = scope.where(ask.config.get("metadata"))
+        self.route = self._route()
+        self._parts: list[BaseMessage] = []
+        self._started_s = time.perf_counter()
+
+    def _route(self) -> Route | None:
+        if self._scope.guide is None:
+            return None
+        guide, above = self._scope.guide
+        site = self._place.site(above)
+        try:
+            return guide.route(site, self.ask)
+        except Exception as error:  # noqa: BLE001 - the app can go on with its own model
+            logger.warning(
+                "site %r: no route for a call (%s)", site, type(error).__name__
+            )
+            return None
+
+    def keep(self, part: BaseMessage | None) -> None:
+        if self._scope.watchers and part is not None:
+            self._parts.append(part)
+
+    def done(self, error: BaseException | None = None) -> None:
+        latency_s = time.perf_counter() - self._started_s
+        for watcher, above in self._scope.watchers:
+            watcher.watch(
+                Answered(
+                    ask=self.ask,
+                    site=self._place.site(above),
+                    namespace=self._place.namespace,
+                    thread_id=self._scope.thread_id,
+                    run=self._scope.run,
+                    parts=self._parts,
+                    error=error,
+                    latency_s=latency_s,
+                )
+            )
+
+    async def adone(self, error: BaseException | None = None) -> None:
+        if self._scope.watchers:
+            # A store waits for the disk, the event loop must not; and a cancelled call
+            # has been answered all the same.
+            done = asyncio.get_running_loop().run_in_executor(None, self.done, error)
+            await asyncio.shield(done)
+
+
+def _answer(scope: Running, ask: Ask, original: Method) -> LLMResult:
+    visit = _Visit(scope, ask)
+    ask_original = partial(_ask_original, original)
+    token = SCOPE.set(ANSWERING)
+    try:
+        route = visit.route
+        result: LLMResult
+        result = route.generate(ask, ask_original) if route else ask_original(ask)
+    except BaseException as error:
+        visit.done(error)
+        raise
+    finally:
+        SCOPE.reset(token)
+    visit.keep(_first_message(result))
+    visit.done()
+    return result
+
+
+async def _aanswer(scope: Running, ask: Ask, original: Method) -> LLMResult:
+    visit = _Visit(scope, ask)
+    ask_original = partial(_ask_original, original)
+    token = SCOPE.set(ANSWERING)
+    try:
+        route = visit.route
+        coming = route.agenerate(ask, ask_original) if route else ask_original(ask)
+        result: LLMResult = await coming
+    except Exception as error:
+        await visit.adone(error)
+        raise
+    except BaseException as error:
+        visit.done(error)  # cancelled: nothing can be awaited any more
+        raise
+    finally:
+        SCOPE.reset(token)
+    visit.keep(_first_message(result))
+    await visit.adone()
+    return result
+
+
+def _first_message(result: LLMResult) -> BaseMessage | None:
+    generations: Sequence[Any] = result.generations[0] if result.generations else []
+    return getattr(generations[0], "message", None) if generations else None
+
+
+def _answer_stream(
+    scope: Running, ask: Callable[[], Ask], untouched: Method, original: Method
+) -> Iterator[BaseMessage]:
+    visit = _Visit(scope, ask())
+    route = visit.route
+    spare = partial(_stream_original, original)
+    chunks = iter(route.stream(visit.ask, spare) if route else untouched())
+    try:
+        while (chunk := _next(chunks)) is not None:
+            visit.keep(chunk)
+            yield chunk
+    except BaseException as error:
+        visit.done(error)
+        raise
+    finally:
+        if close := getattr(chunks, "close", None):
+            close()
+    visit.done()
+
+
+def _next(chunks: Iterator[BaseMessage]) -> BaseMessage | None:
+    token = SCOPE.set(ANSWERING)
+    try:
+        return next(chunks, None)
+    finally:
+        SCOPE.reset(token)
+
+
+async def _aanswer_stream(
+    scope: Running, ask: Callable[[], Ask], untouched: Method, original: Method
+) -> AsyncIterator[BaseMessage]:
+    visit = _Visit(scope, ask())
+    route = visit.route
+    spare = partial(_stream_original, original)
+    chunks = aiter(route.astream(visit.ask, spare) if route else untouched())
+    try:
+        while (chunk := await _anext(chunks)) is not None:
+            visit.keep(chunk)
+            yield chunk
+    except Exception as error:
+        await visit.adone(error)
+        raise
+    except BaseException as error:
+        visit.done(error)  # cancelled or abandoned: nothing can be awaited any more
+        raise
+    finally:
+        if close := getattr(chunks, "aclose", None):
+            await close()
+    await visit.adone()
+
+
+async def _anext(chunks: AsyncIterator[BaseMessage]) -> BaseMessage | None:
+    token = SCOPE.set(ANSWERING)
+    try:
+        return await anext(chunks, None)
+    finally:
+        SCOPE.reset(token)

@@ -1,0 +1,251 @@
+"""What holds while a node runs: who watches its model calls, who answers, and where.
+
+A context variable says it, so that concurrent runs never see each other's. A thread
+that was started without the context but calls with the run's config finds it by the
+namespace in the run's metadata, as long as the node runs. Nothing is added to a config.
+
+Relies on langchain-core's `var_child_runnable_config` and on these names of LangGraph:
+the run metadata `langgraph_checkpoint_ns`, the configurables `thread_id` and
+`__pregel_runtime`, and `Runtime.control`, of which each graph run has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables.config import var_child_runnable_config
+
+from langchain_slm.rewriting.sites import NAMESPACE_KEY, node_names
+from langchain_slm.routing.binding import Guide
+from langchain_slm.routing.cascade import Ask, merged
+
+RUNTIME_KEY = "__pregel_runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a watcher learns of one call.
+
+    Attributes:
+        ask: What the app asked.
+        site: Where.
+        namespace: LangGraph's namespace of the node run; the same again on a resume.
+        thread_id: LangGraph's id of the conversation; None where the run has none.
+        run: Stands for the graph run: the same object for all its calls, those of
+            subgraphs included. None where it is not known.
+        parts: What the app got: one message, or the chunks of a stream.
+        error: What the call failed with; None when it succeeded.
+        latency_s: Seconds until the answer was complete.
+    """
+
+    ask: Ask
+    site: str
+    namespace: str
+    thread_id: str | None
+    run: object | None
+    parts: Sequence[BaseMessage]
+    error: BaseException | None
+    latency_s: float
+
+    @property
+    def message(self) -> AIMessage | None:
+        """The whole answer; None when the call failed, even if after some chunks."""
+        return merged(list(self.parts)) if self.parts and self.error is None else None
+
+
+class Watcher(Protocol):
+    """Learns of every call in its scope; must not raise."""
+
+    def watch(self, answered: Answered) -> None:
+        """Take note of one call, before the app goes on."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Scope:
+    """One instrumentation: who watches, or who answers. Its wrappers keep it alive.
+
+    Attributes:
+        watcher: Learns of every call.
+        guide: Says what answers.
+    """
+
+    watcher: Watcher | None = None
+    guide: Guide | None = None
+
+
+class Layer(NamedTuple):
+    """A scope as seen from one of its wrappers.
+
+    Attributes:
+        scope: The scope.
+        depth: Nodes from the instrumented graph down to the wrapped one, at least 1;
+            0 where there is no such graph. A graph's sites stay the same when it
+            becomes a part of another one.
+    """
+
+    scope: Scope
+    depth: int = 0
+
+
+class Place(NamedTuple):
+    """Where a call is made.
+
+    Attributes:
+        path: Names of the nodes, from the outermost graph inwards.
+        namespace: LangGraph's namespace of the innermost node run.
+        branch: Name of the conditional edge; None in the node itself.
+    """
+
+    path: tuple[str, ...] = ()
+    namespace: str = ""
+    branch: str | None = None
+
+    def site(self, above: int = 0) -> str:
+        """Return the site, without the `above` outermost nodes."""
+        path = "/".join(self.path[above:])
+        return path if self.branch is None else f"{path}#{self.branch}"
+
+    def inner(self, namespace: str) -> Place:
+        """Return where `namespace` is, as seen from here."""
+        if not namespace or f"{self.namespace}|".startswith(f"{namespace}|"):
+            return self  # this node, or one around it whose config is still about
+        prefix = f"{self.namespace}|"
+        if self.namespace and namespace.startswith(prefix):
+            namespace_here = namespace.removeprefix(prefix)
+        else:
+            # A graph run of its own: one invoked with another thread id, or a @task.
+            namespace_here = namespace
+        return Place(self.path + node_names(namespace_here), namespace)
+
+
+class Running(NamedTuple):
+    """What holds while a wrapped node runs.
+
+    Attributes:
+        watchers: Who learns of each call, and how many outer nodes are not theirs.
+        guide: Who says what answers, and the same number; None for nobody.
+        place: Where.
+        config: Of the outermost node run that was wrapped.
+    """
+
+    watchers: tuple[tuple[Watcher, int], ...] = ()
+    guide: tuple[Guide, int] | None = None
+    place: Place = Place()
+    config: Mapping[str, Any] = {}
+
+    def where(self, passed: Mapping[str, Any] | None) -> Place:
+        """Return where a call is made now.
+
+        Args:
+            passed: Metadata of the call. An app's own replaces LangGraph's, and a step
+                of a chain may run in the context of the node around: the deeper of
+                the two is right.
+        """
+        around = var_child_runnable_config.get() or {}
+        metadata = around.get("metadata") or {}
+        found = (metadata.get(NAMESPACE_KEY), (passed or {}).get(NAMESPACE_KEY))
+        places = [self.place.inner(namespace or "") for namespace in found]
+        return max(places, key=lambda place: len(place.path))
+
+    @property
+    def thread_id(self) -> str | None:
+        """The id of the conversation, if the run has one."""
+        found = (self.config.get("configurable") or {}).get("thread_id")
+        return None if found is None else str(found)
+
+    @property
+    def run(self) -> object | None:
+        """The one object of this graph run that its subgraphs share."""
+        configurable = self.config.get("configurable") or {}
+        return getattr(configurable.get(RUNTIME_KEY), "control", None)
+
+
+SCOPE: ContextVar[Running | None] = ContextVar("langchain_slm_scope", default=None)
+# The hook stands aside while a call is being answered: a target is never redirected.
+ANSWERING = Running()
+_by_namespace: dict[str, Running] = {}
+
+
+class Listed:
+    """Lets a thread without the context find what holds, by a config's namespace."""
+
+    def __init__(self, scope: Running) -> None:
+        self._scope = scope
+        self._listed = False
+
+    def __enter__(self) -> Self:
+        if namespace := self._scope.place.namespace:
+            listed = _by_namespace.setdefault(namespace, self._scope)
+            self._listed = listed is self._scope
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._listed:
+            del _by_namespace[self._scope.place.namespace]
+
+
+class Inside(Listed):
+    """Lets what runs in this context find what holds. Not across a `yield`."""
+
+    _token: Token[Running | None]
+
+    def __enter__(self) -> Self:
+        self._token = SCOPE.set(self._scope)
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        SCOPE.reset(self._token)
+
+
+def entered(
+    layers: Sequence[Layer],
+    branch: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
+) -> Running:
+    """Return what holds while a node, or its conditional edge, runs.
+
+    What held around it goes on, so that a recorded graph inside a rewritten one is both.
+    The innermost guide decides.
+
+    Args:
+        layers: The scopes of the wrapper.
+        branch: Name of the conditional edge.
+        config: Of the node's run; by default the surrounding one.
+        name: What to call the place outside any graph.
+    """
+    around = SCOPE.get() or ANSWERING
+    config = config or var_child_runnable_config.get() or {}
+    namespace = (config.get("metadata") or {}).get(NAMESPACE_KEY)
+    place = around.place.inner(namespace or "")
+    if not place.path:
+        place = place._replace(path=(name,) if name else ())
+    place = place._replace(branch=branch or place.branch)
+    watchers, guide = around.watchers, around.guide
+    for scope, depth in layers:
+        above = max(0, len(place.path) - depth) if depth else 0
+        if scope.guide is not None:
+            guide = (scope.guide, above)
+        watcher = scope.watcher
+        if watcher is not None and all(watcher is not known for known, _ in watchers):
+            watchers = (*watchers, (watcher, above))
+    return Running(watchers, guide, place, around.config or config)
+
+
+def running(metadata: Mapping[str, Any] | None) -> Running | None:
+    """Return what holds for a call with this metadata; None where nothing does."""
+    around = SCOPE.get()
+    if around is not None:
+        return None if around is ANSWERING else around
+    if not (_by_namespace and metadata):
+        return None
+    namespace = metadata.get(NAMESPACE_KEY) or ""
+    while namespace and namespace not in _by_namespace:
+        namespace = namespace.rpartition("|")[0]  # a subgraph that the node invokes
+    return _by_namespace.get(namespace)

@@ -1,0 +1,1 @@
+"""Which model answers a call, and what happens when it cannot."""

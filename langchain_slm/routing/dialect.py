@@ -1,0 +1,386 @@
+"""Between LangChain's objects and OpenAI's dicts. No I/O, no decisions.
+
+`bind_tools` and `with_structured_output` of a source model leave their arguments in
+the call's options, in the source's dialect: a pydantic class as `response_format`,
+Anthropic's `tool_choice`. These functions read any of them and write what a target
+understands; the source's own parser then reads the target's message.
+
+Refuses nothing by itself: `pin` names what only the source's provider can do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+)
+from langchain_core.messages.utils import convert_to_openai_messages
+from langchain_core.utils.function_calling import (
+    convert_to_json_schema,
+    convert_to_openai_tool,
+)
+from pydantic import BaseModel
+
+from langchain_slm.schema import Answer, JsonObject, Request, Usage
+
+# What decides an answer besides its messages, under one name at every provider.
+SAMPLING: tuple[str, ...] = (
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "seed",
+    "stop",
+    "frequency_penalty",
+    "presence_penalty",
+    "n",
+)
+# The same under another name: OpenAI's newer one, Google's, Ollama's; Anthropic's.
+ALIASES: Mapping[str, str] = {
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "num_predict": "max_tokens",
+    "stop_sequences": "stop",
+}
+# Other options whose meaning every target shares. The rest stays behind: a reasoning
+# effort belongs to a model, a header with a credential to an endpoint.
+SHARED = ("parallel_tool_calls", "ls_structured_output_format")
+# Options in a dialect of the source; models of its class understand them as they are.
+TRANSLATED = ("tools", "tool_choice", "response_format")
+# Options that change what the answer holds, in a way that no other model promises.
+PINNING = (
+    "functions",
+    "function_call",
+    "web_search_options",
+    "modalities",
+    "audio",
+    "logprobs",
+    "top_logprobs",
+)
+REPORTS_FINISH_REASON = frozenset({"openai", "nvidia"})
+CACHED_CLASSES = 256  # of schemas; an app has a few, some make them at run time
+_MODEL_NAMES = ("model_name", "model", "model_id", "deployment_name", "name")
+_PLAIN_ROLES: Mapping[type, str] = {SystemMessage: "system", HumanMessage: "user"}
+_FINISH_NAMES = (
+    "finish_reason",
+    "stop_reason",  # Anthropic
+    "stopReason",  # Bedrock
+    "done_reason",  # Ollama
+    "status",  # OpenAI's Responses API: "completed" or "incomplete"
+)
+
+
+def model_name(model: BaseChatModel, options: Mapping[str, Any] | None = None) -> str:
+    """Return the provider's name of `model`, else the name of its class.
+
+    Args:
+        model: A chat model.
+        options: Of a call; they may name another model.
+    """
+    stated = (options or {}).get("model")
+    if isinstance(stated, str) and stated:
+        return stated
+    for attribute in _MODEL_NAMES:
+        name = getattr(model, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    return type(model).__name__
+
+
+def provider_name(model: BaseChatModel) -> str:
+    """Return LangChain's name of the provider of `model`."""
+    return _provider_of(type(model)) or model._llm_type  # noqa: SLF001 - the only name that every model has
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _provider_of(model: type[BaseChatModel]) -> str | None:
+    # An app's own subclass of ChatOpenAI is still a model of OpenAI's.
+    for base in model.__mro__:
+        package = base.__module__.split(".")[0]
+        if package == "langchain_slm":
+            return "head"  # the only models of our own
+        if package.startswith("langchain_nvidia"):
+            return "nvidia"
+        if package.startswith("langchain_") and package != "langchain_core":
+            return package.removeprefix("langchain_")
+    return None
+
+
+def stated(model: BaseChatModel, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a call over those that `model` adds to every call."""
+    always = vars(model).get("model_kwargs")
+    return {**always, **options} if isinstance(always, dict) and always else options
+
+
+def sampling(model: BaseChatModel, options: Mapping[str, Any]) -> JsonObject:
+    """Return the sampling parameters of a call: the call's own, else the model's."""
+    found: JsonObject = {}
+    own = vars(model)
+    for name in _sampling_fields(type(model)):
+        if (value := own.get(name)) is not None:
+            found[ALIASES.get(name, name)] = value
+    for name, value in options.items():
+        if value is not None and (name in SAMPLING or name in ALIASES):
+            found[ALIASES.get(name, name)] = value
+    return found
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _sampling_fields(model: type[BaseChatModel]) -> tuple[str, ...]:
+    return tuple(name for name in (*SAMPLING, *ALIASES) if name in model.model_fields)
+
+
+def tools_of(options: Mapping[str, Any]) -> list[JsonObject]:
+    """Return the tools offered, as OpenAI function tools.
+
+    A provider's built-in tool (`{"type": "web_search"}`) stays as it is.
+    """
+    offered = options.get("tools") or options.get("functions") or ()
+    return [_tool(tool) for tool in offered]
+
+
+def _tool(tool: Any) -> JsonObject:
+    if not isinstance(tool, dict):
+        return convert_to_openai_tool(tool)
+    kind = tool.get("type")
+    if kind == "function":
+        return tool if "function" in tool else _nested(tool)
+    if kind in (None, "custom") and "input_schema" in tool:
+        return convert_to_openai_tool(tool)  # Anthropic's
+    if kind is None and tool.keys() & {"name", "title", "toolSpec"}:
+        return convert_to_openai_tool(tool)  # OpenAI's function, JSON schema, Bedrock's
+    return tool
+
+
+def _nested(tool: JsonObject) -> JsonObject:
+    """Return a function tool of OpenAI's Responses API in the form of its chat API."""
+    function = {name: value for name, value in tool.items() if name != "type"}
+    return {"type": "function", "function": function}
+
+
+def pin(options: Mapping[str, Any], tools: Sequence[JsonObject]) -> str | None:
+    """Return why only the source's provider can answer a call; None if others can.
+
+    Args:
+        options: Of the call.
+        tools: As `tools_of` returned them.
+    """
+    if any(tool.get("type") != "function" for tool in tools):
+        return "the provider's own tools pin the call to it"
+    for name in PINNING:
+        if options.get(name):
+            return f"the option {name} pins the call to its provider"
+    return None
+
+
+def tool_choice_of(options: Mapping[str, Any]) -> str | JsonObject | None:
+    """Return the tool choice in OpenAI's form, from OpenAI's, Anthropic's, Bedrock's."""
+    choice = options.get("tool_choice")
+    if choice is True or choice == "any":
+        return "required"
+    if isinstance(choice, dict):
+        return _choice(choice)
+    if not isinstance(choice, str) or not choice:
+        return None
+    return choice if choice in ("auto", "none", "required") else _named(choice)
+
+
+def _choice(choice: JsonObject) -> str | JsonObject:
+    kind = choice.get("type")
+    if kind == "tool":
+        return _named(choice["name"])
+    if kind is None and isinstance(choice.get("tool"), dict):
+        return _named(choice["tool"]["name"])
+    for said, meant in (("any", "required"), ("auto", "auto"), ("none", "none")):
+        if kind == said or (kind is None and said in choice):
+            return meant
+    return choice
+
+
+def _named(tool: str) -> JsonObject:
+    return {"type": "function", "function": {"name": tool}}
+
+
+def response_format_of(options: Mapping[str, Any]) -> JsonObject | None:
+    """Return the response format as OpenAI's dict.
+
+    It is read from OpenAI's option (a dict or a class), from NVIDIA's `guided_json`, or
+    from what every model tells LangChain of its structured output.
+    """
+    given = options.get("response_format")
+    if isinstance(given, dict):
+        return given
+    if given is None:
+        given = options.get("guided_json")
+    if given is not None:
+        return _json_schema(given)
+    told = options.get("ls_structured_output_format") or {}
+    method = (told.get("kwargs") or {}).get("method")
+    if method == "json_schema":
+        return _json_schema(told["schema"])
+    return {"type": "json_object"} if method == "json_mode" else None
+
+
+def _json_schema(schema: Any) -> JsonObject:
+    if not isinstance(schema, dict):
+        return _json_schema_of_class(schema)
+    body = convert_to_json_schema(schema) if "function" in schema else schema
+    return _named_schema(str(body.get("title") or "response"), body)
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _json_schema_of_class(schema: type) -> JsonObject:
+    return _named_schema(schema.__name__, convert_to_json_schema(schema))
+
+
+def _named_schema(name: str, body: JsonObject) -> JsonObject:
+    # OpenAI's rule for names; a generic class is called `Page[int]`.
+    name = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)[:64]
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": body}}
+
+
+def request_of(
+    model: BaseChatModel, messages: Sequence[BaseMessage], options: Mapping[str, Any]
+) -> Request:
+    """Return what `model` is asked, in neutral form."""
+    options = stated(model, options)
+    return Request(
+        messages=tuple(openai_messages(messages)),
+        tools=tuple(tools_of(options)),
+        tool_choice=tool_choice_of(options),
+        response_format=response_format_of(options),
+        parameters=sampling(model, options),
+    )
+
+
+def openai_messages(messages: Sequence[BaseMessage]) -> list[JsonObject]:
+    """Return `messages` as OpenAI chat messages.
+
+    Raises:
+        ValueError: If a message holds what OpenAI's form has no place for.
+    """
+    converted: list[JsonObject] = []
+    for message in messages:
+        role = _PLAIN_ROLES.get(type(message))
+        plain = isinstance(message.content, str) and not message.additional_kwargs
+        if role and plain and not message.name:  # most messages; a tenth of the time
+            converted.append({"role": role, "content": message.content})
+        else:
+            converted += convert_to_openai_messages([message])
+    return converted
+
+
+def answer_of(message: BaseMessage) -> Answer:
+    """Return a model's message in neutral form: its text, without reasoning."""
+    about = message.response_metadata
+    content = message.content
+    body: JsonObject = {
+        "role": "assistant",
+        "content": content if isinstance(content, str) else str(message.text),
+    }
+    if calls := _tool_calls(message):
+        body["tool_calls"] = calls
+    return Answer(
+        message=body,
+        finish_reason=_finish_reason(about),
+        usage=_usage(message),
+        abstained=bool(about.get("abstained")),
+    )
+
+
+def _finish_reason(about: Mapping[str, Any]) -> str | None:
+    for name in _FINISH_NAMES:
+        reason = about.get(name)
+        if reason and isinstance(reason, str):
+            return reason
+    return None
+
+
+def _usage(message: BaseMessage) -> Usage:
+    usage = getattr(message, "usage_metadata", None)
+    if not usage:
+        return Usage()
+    return Usage(
+        input_tokens=usage.get("input_tokens"), output_tokens=usage.get("output_tokens")
+    )
+
+
+def _tool_calls(message: BaseMessage) -> list[JsonObject]:
+    # Of a chunk LangChain repairs arguments that are cut; these are as they came.
+    if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
+        return [
+            _tool_call(chunk["id"], chunk["name"], chunk["args"])
+            for chunk in message.tool_call_chunks
+        ]
+    if not isinstance(message, AIMessage):
+        return []
+    parsed = [
+        _tool_call(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
+        for call in message.tool_calls
+    ]
+    broken = [
+        _tool_call(call.get("id"), call.get("name"), call.get("args"))
+        for call in message.invalid_tool_calls
+    ]
+    return parsed + broken
+
+
+def _tool_call(
+    call_id: str | None, name: str | None, arguments: str | None
+) -> JsonObject:
+    function = {"name": name or "", "arguments": arguments or ""}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def adapt(
+    source: BaseChatModel, target: BaseChatModel, options: Mapping[str, Any]
+) -> JsonObject:
+    """Return the options of a call of `source` as `target` understands them.
+
+    The name of the source's model never travels; sampling parameters that the source
+    holds as attributes do, for they belong to the site.
+    """
+    options = stated(source, options)
+    adapted = sampling(source, options)
+    if not options:
+        return adapted
+    of_one_class = type(source) is type(target)
+    for name in (*SHARED, *TRANSLATED) if of_one_class else SHARED:
+        if options.get(name) is not None:
+            adapted[name] = options[name]
+    return adapted if of_one_class else {**adapted, **_translated(options)}
+
+
+def _translated(options: Mapping[str, Any]) -> JsonObject:
+    values = {
+        "tools": tools_of(options),
+        "tool_choice": tool_choice_of(options),
+        "response_format": response_format_of(options),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def restore(message: AIMessage, options: Mapping[str, Any]) -> JsonObject:
+    """Return the `additional_kwargs` that the source's parser looks for in vain.
+
+    ChatOpenAI's structured output reads `additional_kwargs["parsed"]`, which only
+    its own client writes.
+
+    Raises:
+        ValueError: If the text does not give an object of the class that was asked for.
+    """
+    wanted = options.get("response_format")
+    if not (isinstance(wanted, type) and issubclass(wanted, BaseModel)):
+        return {}
+    if message.tool_calls or message.additional_kwargs.get("parsed") is not None:
+        return {}
+    return {"parsed": wanted.model_validate_json(str(message.text))}
