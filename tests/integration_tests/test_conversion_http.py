@@ -69,7 +69,7 @@ class Halting:
 def conversion_of_its_own(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     command = [sys.executable, "-m", "integration_tests.converting", *arguments]
-    with subprocess.Popen(  # noqa: S603 - a program of these tests
+    with subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE
     ) as process:
         try:

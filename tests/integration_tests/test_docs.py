@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from langchain_slm.routing.plan_file import write_plan
+from langchain_slm.schema import Plan
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,9 +42,6 @@ PLAN = """{"graph": "app:graph", "created": "2026-01-01", "margin": 0.05, "alpha
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with the app that the documentation speaks of, and a plan."""
-    from langchain_slm.routing.plan_file import write_plan
-    from langchain_slm.schema import Plan
-
     (tmp_path / "app.py").write_text(APP)
     write_plan(Plan.model_validate_json(PLAN), tmp_path / "slm-plan.json")
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,7 @@ with open_store(url) as store:
 
 def writer(url: str, name: str, calls: int = -1) -> subprocess.Popen[str]:
     """Start a process that writes calls and says the number of each that is stored."""
-    return subprocess.Popen(  # noqa: S603 - the arguments are this test's own
+    return subprocess.Popen(
         [sys.executable, "-c", WRITER, url, name, str(calls)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -102,7 +102,7 @@ def test_the_app_imports_nothing_of_this_package():
         "import sys; import app; app.graph.get_graph(); "
         "print([m for m in sys.modules if m.startswith('langchain_slm')])"
     )
-    run = subprocess.run(  # noqa: S603 - our own interpreter and code
+    run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=DESK,
         env={"PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},

@@ -592,7 +592,7 @@ def test_built_in_tools_pin_the_call_to_the_source(mode, policy):
     ("options", "error"),
     [
         ({"tools": [object()]}, "ValueError"),
-        ({"tools": [{"type": "function", "function": None}]}, "AttributeError"),
+        ({"tools": [{"type": "function", "function": None}]}, "TypeError"),
         ({"tool_choice": {"type": "tool"}}, "KeyError"),
         (
             {"response_format": {"type": "json_schema", "json_schema": 7}},

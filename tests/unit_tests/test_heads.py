@@ -49,7 +49,7 @@ TOPICS = {
 FILLER = "hello please my the a since yesterday help with about your team still again now"
 
 
-def example(  # noqa: PLR0913 - an example has that many parts
+def example(
     text: str,
     answer: str,
     number: int,
@@ -594,7 +594,7 @@ head = load_head(Path({str(tmp_path / artefact.path)!r}), {artefact.sha256!r})
 print(HeadChatModel(head=head, name="head").invoke("refund my invoice").content)
 print([name for name in ("sklearn", "scipy", "numpy", "pickle5") if name in sys.modules])
 """
-    done = subprocess.run(  # noqa: S603 - our own script
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -591,7 +591,7 @@ print("as it was")
 
 def test_the_hook_is_in_place_only_while_a_graph_needs_it():
     root = __file__.rpartition("/tests/")[0]
-    done = subprocess.run(  # noqa: S603 - the interpreter of this test
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", ALONE],
         capture_output=True,
         text=True,

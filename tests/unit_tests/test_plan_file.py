@@ -239,7 +239,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(path):
     write_atomically(path, "a" * 200_000)
     root = Path(__file__).parents[2]
     for _ in range(3):
-        with subprocess.Popen(  # noqa: S603 - our own code
+        with subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path)],
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(root)},
