@@ -25,9 +25,7 @@ from langchain_slm.selection import (
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 
 
-def outcomes(
-    n, b=0, c=0, both_failed=0, *, usd=0.001, reference_usd=0.01, **last
-):
+def outcomes(n, b=0, c=0, both_failed=0, *, usd=0.001, reference_usd=0.01, **last):
     """`n` outcomes: `b` lost, `c` won, `both_failed`, the rest passed by both."""
     pairs = [(True, False)] * b + [(False, True)] * c + [(False, False)] * both_failed
     pairs += [(True, True)] * (n - len(pairs))
