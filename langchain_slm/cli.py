@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -337,14 +337,20 @@ def replay(
     from langchain_slm.replay import ReplayServer
 
     suites = [read_suite(folder) for folder in suite_dirs]
-    server = ReplayServer(suites, host=host, port=port)
+    try:
+        server = ReplayServer(suites, host=host, port=port)
+    except ValueError as error:
+        msg = f"--host: {error}"
+        raise typer.BadParameter(msg) from error
     models = sorted({model for suite in suites for model in suite.responses})
     if as_json:
         _print_json({"url": server.url, "models": models})
     else:
         typer.echo(f"serving {len(models)} models at {server.url} (Ctrl-C ends)")
     sys.stdout.flush()
-    server.serve_forever()
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()
+    server.close()
 
 
 @app.command()

@@ -1,7 +1,12 @@
 """The command line, in process, on real files: results, bad input, exit codes."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -148,6 +153,7 @@ def test_without_truth_the_candidate_must_agree_with_the_reference(project, caps
         (("rewrite", "app.py:graph", "--plan", "gone.json"), "gone.json"),
         (("select", "gone", "--reference", "x"), "gone"),
         (("replay", "gone"), "gone"),
+        (("replay", "made_suite", "--host", "0.0.0.0"), "loopback"),  # noqa: S104 - refused
         (("no-such-command",), "no-such-command"),
     ],
 )
@@ -331,6 +337,47 @@ def test_select_on_real_recorded_answers(capsys, suite, reference, proven):
     decided = {k for k, v in result["sites"].items() if v["decision"] == "proven"}
     assert decided == proven
     assert min(result["agreement"].values()) >= 0.995
+
+
+def test_replay_serves_until_it_is_interrupted(project):
+    command = "import sys; from langchain_slm.cli import main; sys.exit(main())"
+    serving = subprocess.Popen(
+        [sys.executable, "-c", command, "replay", "made_suite", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = json.loads(serving.stdout.readline())
+    with urllib.request.urlopen(f"{started['url']}/models") as answer:  # noqa: S310 - loopback
+        served = [model["id"] for model in json.load(answer)["data"]]
+    serving.send_signal(signal.SIGINT)
+    _, err = serving.communicate(timeout=30)
+    assert sorted(served) == started["models"]
+    assert "slm-good" in served
+    assert serving.returncode == 0
+    assert err == ""
+
+
+def test_a_catalogue_of_the_reference_alone_is_no_choice(project, capsys):
+    record_some(project, capsys, 100)
+    catalogue = (project / "models.toml").read_text()
+    (project / "models.toml").write_text(catalogue.partition("[models.slm-good]")[0])
+    code, _, err = run(capsys, *CONVERT)
+    assert code == 2
+    assert "no candidate" in err
+
+
+def test_a_store_of_a_newer_version_is_left_alone(project, capsys):
+    record_some(project, capsys, 20)
+    with closing(sqlite3.connect(project / "slm.db")) as store:
+        store.execute("UPDATE slm_schema SET version = 99")
+        store.commit()
+    before = (project / "slm.db").read_bytes()
+    code, _, err = run(capsys, *CONVERT)
+    assert code == 2
+    assert "99" in err
+    assert "upgrade" in err
+    assert (project / "slm.db").read_bytes() == before
 
 
 def test_the_reference_page_equals_the_cli():
