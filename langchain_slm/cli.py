@@ -392,10 +392,10 @@ def _print_decisions(
         if decision.decision == "proven" if bound is None else decision in bound:
             typer.echo(f"{site}  {_bound_line(decision)}")
             continue
-        typer.echo(f"{site}  {decision.reference} kept")
-        provisional = decision.decision == "provisional"
-        why = f"{'provisional, not bound: ' if provisional else ''}{decision.reason}"
-        typer.echo(f"{'':<{width}}    {why}")
+        open_ = decision.decision == "provisional"
+        note = f"; {decision.model} is provisional, not bound" if open_ else ""
+        typer.echo(f"{site}  {decision.reference} kept{note}")
+        typer.echo(f"{'':<{width}}    {decision.reason}")
 
 
 def _bound_line(decision: Decision) -> str:

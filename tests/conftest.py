@@ -2,10 +2,20 @@
 
 import json
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_arrive():
+    """Ctrl-C works in tests and their processes, also where a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 KINDS = {"weather": "get_weather", "orders": "find_order"}
 

@@ -35,14 +35,13 @@ from langchain_slm.schema import (
     Task,
 )
 from langchain_slm.selection import (
-    FUTILITY_LIMIT,
     LookName,
     decide,
+    is_futile,
     look,
     threshold,
     weigh,
 )
-from langchain_slm.stats import futility
 
 # Enough to tell a candidate that is 5 points worse from an equal one four times in five;
 # more would be better spent on the test split.
@@ -76,10 +75,26 @@ class Rule:
         """Return what ends the evaluation of one of `candidates`; None for nothing."""
         if not self.stops_early:
             return None
-        limit = threshold(
+        return partial(look, margin=self.margin, threshold=self._limit(candidates))
+
+    def screens_out(self, n: int, reference_only: int, candidate_only: int) -> bool:
+        """Whether a candidate would be dropped as futile where it is confirmed."""
+        limit = self._limit(MOST_CONFIRMED)
+        return is_futile(
+            n, reference_only, candidate_only, margin=self.margin, threshold=limit
+        )
+
+    def screening_look(
+        self, n: int, reference_only: int, candidate_only: int
+    ) -> LookName:
+        """Return what ends the screening of a candidate: only that it is futile."""
+        is_out = self.screens_out(n, reference_only, candidate_only)
+        return "futile" if is_out else "open"
+
+    def _limit(self, candidates: int) -> float:
+        return threshold(
             candidates=max(1, candidates), sites=self.sites, alpha=self.alpha
         )
-        return partial(look, margin=self.margin, threshold=limit)
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ class Trial:
         """
         if not self.is_testable:
             return self._untestable(rule)
-        screened = await self._screened() if rule.stops_early else {}
+        screened = await self._screened(rule) if rule.stops_early else {}
         finalists = self._finalists(screened, rule)
         if screened and not finalists:
             return self._screened_out(screened, rule)
@@ -172,9 +187,11 @@ class Trial:
         reason = f"not testable: {why}"
         return self._decided({}, rule, 1).model_copy(update={"reason": reason})
 
-    async def _screened(self) -> Outcomes:
+    async def _screened(self, rule: Rule) -> Outcomes:
         pairs = self.pairs("validation")[:SCREEN_PAIRS]
-        return await self._asked(self.candidates, pairs, _futile) if pairs else {}
+        if not pairs:
+            return {}
+        return await self._asked(self.candidates, pairs, rule.screening_look)
 
     async def _confirmed(self, finalists: Sequence[Candidate], rule: Rule) -> Outcomes:
         pairs, stop = self.pairs("test"), rule.stop(len(finalists))
@@ -221,7 +238,7 @@ class Trial:
             name: weigh(name, outcomes, margin=rule.margin)
             for name, outcomes in screened.items()
         }
-        able = [each for each in evidence.values() if not _objection(each, rule.margin)]
+        able = [each for each in evidence.values() if not _objection(each, rule)]
         cheapest = sorted(able, key=_usd)[:1]
         best = sorted(able, key=lambda each: (-each.candidate_pass_rate, _usd(each)))
         chosen = {each.candidate for each in (cheapest + best)[:MOST_CONFIRMED]}
@@ -279,21 +296,17 @@ class Trial:
         )
 
 
-def _futile(n: int, reference_only: int, candidate_only: int) -> LookName:
-    lost = futility(n, reference_only, candidate_only) >= FUTILITY_LIMIT
-    return "futile" if lost else "open"
-
-
-def _objection(evidence: Evidence, margin: float) -> str | None:
+def _objection(evidence: Evidence, rule: Rule) -> str | None:
     """Return what the validation split says against a candidate, or None."""
     usd, reference_usd = evidence.usd_per_correct, evidence.reference_usd_per_correct
     if usd is None or reference_usd is None:
         return f"unknown cost of the {'candidate' if usd is None else 'reference'}"
     if usd >= reference_usd:
         return "not cheaper"
-    if evidence.candidate_pass_rate <= evidence.reference_pass_rate - margin:
+    if evidence.candidate_pass_rate <= evidence.reference_pass_rate - rule.margin:
         return "its pass rate is worse by the margin"
-    return "futile" if evidence.futility >= FUTILITY_LIMIT else None
+    counts = (evidence.n, evidence.reference_only, evidence.candidate_only)
+    return "futile" if rule.screens_out(*counts) else None
 
 
 def _untested(
@@ -301,7 +314,7 @@ def _untested(
 ) -> Evidence:
     """Return what validation said of a candidate that met no test pair, and why not."""
     seen = weigh(name, outcomes, margin=rule.margin)
-    why = _objection(seen, rule.margin) or "others were cheaper or better"
+    why = _objection(seen, rule) or "others were cheaper or better"
     verdict = f"screened out on the validation split: {why}"
     if is_finalist:
         verdict = "promising on the validation split; another was proven first"

@@ -173,9 +173,7 @@ class Recorder:
         """Return the id of the graph run that a call belongs to."""
         run = answered.run
         if run is None:
-            # In a thread without the context: at least the calls of one node run, and
-            # of its subgraphs, stay together.
-            return answered.namespace.partition("|")[0] or uuid4().hex
+            return uuid4().hex
         with self._lock:
             # The run is kept, so that its id is not used again meanwhile.
             _, trace_id = self._traces.setdefault(id(run), (run, uuid4().hex))

@@ -120,8 +120,10 @@ def open_store(
 def _check(engine: sa.Engine, path: Path, *, create: bool) -> None:
     """Refuse what is no store of ours, before anything is written."""
     with engine.connect() as connection:
+        # In this order: another process may be making the store meanwhile.
+        tables = sa.inspect(connection).get_table_names()
         found = version(connection)
-        foreign = not found and sa.inspect(connection).get_table_names()
+    foreign = tables and not found
     if found > len(MIGRATIONS):
         message = (
             f"{path}: a newer version of langchain-slm wrote it (store version {found}, "

@@ -8,7 +8,7 @@ Relies on these LangGraph attributes, besides those of `sites`: `StateNodeSpec` 
 `error_handler`; `BranchSpec.path`, `._route`, `._aroute`, and writers whose `func` is
 that bound method; `PregelNode.copy`, `.writers`, `.subgraphs`; `Pregel.cache`,
 `.cache_policy`; `DEFAULT_BOUND`; `RunnableCallable.func`, `.afunc` (for a
-sync function a `partial` of `run_in_executor`), `.recurse`; `coerce_to_runnable`.
+sync function a `partial` of `run_in_executor`); `coerce_to_runnable`.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class _Copy:
         self, node: RunnableCallable, depth: int, branch: str | None
     ) -> RunnableCallable:
         clone = copy.copy(node)
-        scoped = partial(self._function, depth=depth, branch=branch, recurse=node.recurse)
+        scoped = partial(self._function, depth=depth, branch=branch)
         afunc: Any = node.afunc
         if node.func is not None:
             clone.func = scoped(node.func, awaited=False)

@@ -53,7 +53,6 @@ def scoped_function(
     branch: str | None = None,
     *,
     awaited: bool | None = None,
-    recurse: bool = True,
 ) -> Function:
     """Return `function`, running in the scope of `layer` and those it runs in already.
 
@@ -62,14 +61,13 @@ def scoped_function(
         layer: What is added. A guide takes the place of an earlier one.
         branch: Name of the conditional edge.
         awaited: Whether its result is awaited; None where `function` shows it.
-        recurse: Whether a Runnable that it returns is run as a part of the node.
     """
     old = _made.get(function) if isinstance(function, FunctionType) else None
     function, layers = old or _Made(function, ())
     layers = joined(layers, layer)
     name = getattr(function, "__name__", type(function).__name__)
     enter = partial(entered, layers, branch, name=name)
-    finish = partial(_finished, layers, branch) if recurse else _unchanged
+    finish = partial(_finished, layers, branch)
     scoped = _kind(function, awaited=awaited)(function, enter, finish)
     if hasattr(function, "__wrapped__"):
         # LangGraph looks exactly one level deep for the subgraphs that it invokes.
@@ -87,10 +85,6 @@ def joined(layers: tuple[Layer, ...], layer: Layer) -> tuple[Layer, ...]:
 def _finished(layers: tuple[Layer, ...], branch: str | None, result: Any) -> Any:
     if isinstance(result, Runnable):
         return ScopedRunnable(bound=result, layers=layers, branch=branch)
-    return result
-
-
-def _unchanged(result: Any) -> Any:
     return result
 
 

@@ -111,15 +111,24 @@ class Place(NamedTuple):
 
     def inner(self, namespace: str) -> Place:
         """Return where `namespace` is, as seen from here."""
-        if not namespace or f"{self.namespace}|".startswith(f"{namespace}|"):
-            return self  # this node, or one around it whose config is still about
-        prefix = f"{self.namespace}|"
-        if self.namespace and namespace.startswith(prefix):
-            namespace_here = namespace.removeprefix(prefix)
-        else:
-            # A graph run of its own: one invoked with another thread id, or a @task.
-            namespace_here = namespace
-        return Place(self.path + node_names(namespace_here), namespace)
+        if not namespace or namespace == self.namespace:
+            return self
+        if _below(namespace, self.namespace):
+            return self  # the config of a node around it is still about
+        # Else a graph run of its own: one invoked with another thread id, or a @task.
+        below = _below(self.namespace, namespace) or namespace
+        return Place(self.path + node_names(below), namespace)
+
+
+def _below(outer: str, inner: str) -> str:
+    """Return the part of `inner` below `outer`; empty where it is not below."""
+    above, parts = outer.split("|"), inner.split("|")
+    # LangGraph leaves out the ids above a subgraph with `checkpointer=True`.
+    same = all(
+        part in (each, each.partition(":")[0])
+        for each, part in zip(above, parts, strict=False)
+    )
+    return "|".join(parts[len(above) :]) if same else ""
 
 
 class Running(NamedTuple):

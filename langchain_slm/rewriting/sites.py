@@ -33,16 +33,13 @@ def node_names(namespace: str) -> tuple[str, ...]:
     Example:
         >>> node_names("math:4f1c|agent:77aa")
         ('math', 'agent')
-        >>> node_names("math:4f1c|1|agent:77aa")
+        >>> node_names("math|1|agent:77aa")
         ('math', 'agent')
     """
-    names = []
-    for part in namespace.split("|") if namespace else ():
-        name, has_id, _ = part.partition(":")
-        # A bare number counts the calls of one subgraph; a node's part has an id.
-        if has_id or not name.isdigit():
-            names.append(name)
-    return tuple(names)
+    parts = (part.partition(":") for part in namespace.split("|") if namespace)
+    # A bare number counts the calls of one subgraph; any other part is a node, also
+    # without an id (a subgraph with `checkpointer=True`).
+    return tuple(name for name, has_id, _ in parts if has_id or not name.isdigit())
 
 
 def nodes_of(graph: Graph) -> Mapping[str, Any]:

@@ -258,7 +258,7 @@ def request_of(
         tools=tuple(tools_of(options)),
         tool_choice=tool_choice_of(options),
         response_format=response_format_of(options),
-        parameters=sampling(model, options),
+        parameters=sampling(model, options) | _shared(options),
     )
 
 
@@ -339,6 +339,11 @@ def _tool_call(
 ) -> JsonObject:
     function = {"name": name or "", "arguments": arguments or ""}
     return {"id": call_id, "type": "function", "function": function}
+
+
+def _shared(options: Mapping[str, Any]) -> JsonObject:
+    parallel = options.get("parallel_tool_calls")
+    return {} if parallel is None else {"parallel_tool_calls": parallel}
 
 
 def adapt(

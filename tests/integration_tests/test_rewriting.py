@@ -146,6 +146,26 @@ def subgraph_in_a_function(model: FakeChat) -> Case:
     return Case(_one(node).compile(checkpointer=InMemorySaver()), sites=("node/node",))
 
 
+def subgraphs_with_a_memory(model: FakeChat) -> Case:
+    def logs(message: BaseMessage) -> State:
+        return {"log": [message.text]}
+
+    agent = ChatPromptTemplate.from_template("{text} {log}") | model | logs
+    inner = StateGraph(State)
+    inner.add_node("agent", agent)
+    inner.add_edge(START, "agent")
+    remembers = inner.compile(checkpointer=True)
+
+    def node(state: State) -> State:
+        return {"log": remembers.invoke({"text": state["text"]})["log"]}
+
+    builder = _one(node)
+    builder.add_node("sub", inner.compile(checkpointer=True))
+    builder.add_edge("node", "sub")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    return Case(graph, [{"text": "one"}, {"text": "two"}], ("node/agent", "sub/agent"))
+
+
 def sends(model: FakeChat) -> Case:
     def route(state: State) -> list[Send]:
         return [Send("node", {"text": text}) for text in state["text"].split()]
@@ -419,6 +439,7 @@ CASES = [
     breakpoints,
     subgraphs,
     subgraph_in_a_function,
+    subgraphs_with_a_memory,
     sends,
     commands,
     waiting_edges,

@@ -471,3 +471,10 @@ def test_a_class_is_converted_once():
     options = {"response_format": Ticket}
     first = dialect.response_format_of(options)
     assert dialect.response_format_of(options) is first
+
+
+def test_a_request_keeps_whether_tools_may_be_called_in_parallel():
+    # A candidate must be evaluated under what it is asked at run time.
+    options = {"parallel_tool_calls": False, "temperature": 0.5}
+    request = dialect.request_of(FakeChat(), [HumanMessage("hi")], options)
+    assert request.parameters == {"parallel_tool_calls": False, "temperature": 0.5}

@@ -78,6 +78,16 @@ class Slow(FakeChat):
         return self._generate(messages)
 
 
+class Stuck(FakeChat):
+    """Never answers."""
+
+    @override
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        self.asked.append([])
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 # What is judged, and at what cost
 
 
@@ -392,13 +402,6 @@ async def test_an_answer_that_cannot_be_read_is_the_candidates_own_failure(error
 
 
 async def test_a_try_has_a_wall_clock_limit():
-    class Stuck(FakeChat):
-        @override
-        async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
-            self.asked.append([])
-            await asyncio.Event().wait()
-            raise AssertionError
-
     model = Stuck()
     settings = Settings(attempts=2, timeout_s=0.01, first_wait_s=0)
     (outcome,) = await outcomes_of(
@@ -430,16 +433,16 @@ async def test_what_was_answered_before_the_end_is_kept():
 
 
 async def test_when_one_candidate_ends_the_experiment_no_other_goes_on():
-    slow = Slow(flights=Flights())
-    bad = raising(EndpointTroubleError(401))
-    experiment = Experiment(Memory(), AT_ONCE)
-    with pytest.raises(EndpointError):
-        await together(
-            outcomes_of(candidate(model, name), examples(20), experiment)
-            for name, model in (("slow", slow), ("bad", bad))
-        )
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert left == set()
+    stuck, bad = Stuck(), raising(EndpointTroubleError(401))
+    experiment = Experiment(Memory(), Settings(concurrency=40))
+    async with asyncio.timeout(30):
+        with pytest.raises(EndpointError):
+            await together(
+                outcomes_of(candidate(model, name), examples(20), experiment)
+                for name, model in (("stuck", stuck), ("bad", bad))
+            )
+    assert len(stuck.asked) == 20
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_cancelled_experiment_keeps_what_it_was_answered():

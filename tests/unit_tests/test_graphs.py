@@ -11,9 +11,11 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langgraph._internal._constants import CONFIG_KEY_CACHE
 from langgraph.cache.memory import InMemoryCache
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
+from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import CachePolicy
 from pydantic import BaseModel
 from unit_tests.fake_chat import FakeChat
@@ -186,6 +188,19 @@ def _subgraph_of_its_own_thread(llm):
     return lambda state: {"log": inner.invoke(state, config)["log"]}
 
 
+def _subgraph_in_a_decorated_function(llm):
+    inner = one_node(_function(llm), name="agent").compile()
+
+    def node(state):
+        return {"log": inner.invoke(state)["log"]}
+
+    @functools.wraps(node)
+    def run(state):
+        return node(state)
+
+    return run
+
+
 def _subgraph(llm):
     return one_node(_function(llm), name="agent").compile()
 
@@ -302,6 +317,7 @@ WAYS = {
         _subgraph,
         _subgraph_of_a_chain,
         _subgraph_invoked,
+        _subgraph_in_a_decorated_function,
         _subgraph_of_its_own_thread,
         _chain_with_a_subgraph,
     ],
@@ -505,6 +521,29 @@ def test_one_subgraph_in_two_nodes_is_two_sites():
     builder.add_edge("a", "b")
     graph = rewrite(builder.compile(), {"b/agent": slm})
     assert _invoke(graph) == ["reference", "slm"]
+
+
+def test_one_function_at_two_depths_keeps_its_sites_as_a_part_of_another_graph():
+    reference, top, deep = said("reference"), said("top"), said("deep")
+    node = RunnableLambda(lambda state: {"log": [reference.invoke("x").text]})
+    builder = one_node(node, name="a")
+    builder.add_node("sub", one_node(node, name="b").compile())
+    builder.add_edge("a", "sub")
+    part = rewrite(builder.compile(), {"a": top, "sub/b": deep})
+    whole = one_node(part, name="team").compile()
+    assert set(_invoke(whole)) == {"top", "deep"}
+    assert reference.asked == []
+
+
+def test_one_runnable_as_node_and_edge_is_two_sites():
+    reference, slm = said("after"), said("slm")
+    both = RunnableLambda(lambda state: reference.invoke("x").text, name="route")
+    builder = one_node(both | (lambda text: {"log": [text]}))
+    builder.add_node("after", lambda state: {"log": ["end"]})
+    builder.add_conditional_edges("node", both, {"after": "after", "slm": END})
+    graph = builder.compile()
+    assert _invoke(rewrite(graph, {"node": slm})) == ["slm", "end"]
+    assert _invoke(rewrite(graph, {"node#route": slm})) == ["after"]
 
 
 def test_a_functional_graph_and_its_tasks_are_bound():
@@ -778,6 +817,36 @@ def test_a_copy_of_a_builder_grows_alone():
     assert builder._node_defaults.error_handler is None
 
 
+def test_a_graph_in_another_process_is_left_as_it_is():
+    remote = RemoteGraph("assistant", url="http://127.0.0.1:9")
+    graph = one_node(remote).compile()
+    assert rewrite(graph, {}).nodes["node"].bound is remote
+
+
+def test_the_subgraphs_of_a_copy_are_the_copied_ones():
+    graph = one_node(_subgraph(said("reference")), name="sub").compile()
+    copied = rewrite(graph, {})
+    found = dict(copied.get_subgraphs())["sub"]
+    assert found is copied.nodes["sub"].bound
+    assert found is not graph.nodes["sub"].bound
+
+
+@pytest.mark.parametrize("way", [_subgraph_invoked, _subgraph_in_a_decorated_function])
+def test_subgraphs_that_a_function_invokes_are_found_in_the_compiled_copy(way):
+    builder = one_node(way(said("reference")))
+    found = list(dict(builder.compile().get_subgraphs()))
+    twice = Watching().on(rewrite(builder, {}))
+    assert list(dict(twice.compile().get_subgraphs())) == found == ["node"]
+
+
+def test_a_node_that_is_only_sync_is_still_known_as_such():
+    graph = one_node(_function(said("reference"))).compile()
+    before, after = graph.nodes["node"].bound, rewrite(graph, {}).nodes["node"].bound
+    assert vars(after.afunc) == vars(before.afunc)
+    assert after.afunc.func is before.afunc.func
+    assert after.afunc.args == (None, after.func)
+
+
 def test_a_default_error_handler_is_bound_and_compiles_again():
     reference, slm = said("reference"), said("slm")
 
@@ -995,8 +1064,34 @@ def test_default_and_own_cache_keys_are_kept_apart_too():
     reference, slm, cache = said("reference"), said("slm"), InMemoryCache()
     builder = one_node(_function(reference))
     builder.set_node_defaults(cache_policy=CachePolicy(key_func=lambda state: "one"))
+    copied = rewrite(builder, {"node": slm})
     assert _invoke(builder.compile(cache=cache)) == ["reference"]
-    assert _invoke(rewrite(builder, {"node": slm}).compile(cache=cache)) == ["slm"]
+    assert _invoke(copied.compile(cache=cache)) == ["slm"]
+
+
+def test_a_cache_that_comes_with_the_config_is_shared_safely():
+    reference, slm = said("reference"), said("slm")
+    node = one_node(_function(reference), cache_policy=CachePolicy()).compile()
+
+    @entrypoint(cache_policy=CachePolicy())
+    def flow(state):
+        return {"log": [reference.invoke(state["text"]).text]}
+
+    # As LangGraph's server does.
+    config = {"configurable": {CONFIG_KEY_CACHE: InMemoryCache()}}
+    for graph, site in ((node, "node"), (flow, "flow")):
+        for each, answer in ((graph, "reference"), (rewrite(graph, {site: slm}), "slm")):
+            for _ in range(2):
+                assert each.invoke(HELLO, config)["log"] == [answer]
+    assert (len(reference.asked), len(slm.asked)) == (2, 2)
+
+
+def test_caches_do_not_pile_up():
+    cache = InMemoryCache()
+    graph = _cached(said("reference"), cache, _function)
+    twice = rewrite(rewrite(graph, {}), {})
+    assert twice.cache.cache is cache
+    assert graph.cache is cache
 
 
 def test_a_cached_task_never_gives_the_answer_of_another_model():

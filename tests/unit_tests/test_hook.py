@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import StateGraph
 from unit_tests.fake_chat import FakeChat
 from unit_tests.watching import Watching, one_node
@@ -21,8 +23,9 @@ from unit_tests.watching import Watching, one_node
 from langchain_slm.rewriting import hook
 from langchain_slm.rewriting.graphs import rewrite
 from langchain_slm.rewriting.hook import activate
-from langchain_slm.rewriting.scoped import scoped_function
-from langchain_slm.rewriting.scopes import SCOPE, Layer, Scope
+from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
+from langchain_slm.rewriting.scopes import SCOPE, Layer, Scope, entered
+from langchain_slm.routing.cascade import Ask
 
 HELLO = [HumanMessage("hello")]
 
@@ -131,26 +134,27 @@ async def test_a_cancelled_call_is_watched(watching, inside):
     assert [type(call.error) for call in watching] == [asyncio.CancelledError]
 
 
-async def test_a_call_cancelled_while_it_is_stored_is_stored(model):
-    storing, stored = threading.Event(), threading.Event()
-    go_on = threading.Event()
+async def test_a_call_cancelled_while_it_waits_to_be_stored_is_stored(watching, inside):
+    asked, go_on = asyncio.Event(), threading.Event()
 
-    class Slowly:
-        def watch(self, answered):
-            storing.set()
-            go_on.wait(5)
-            stored.set()
+    class Asked(FakeChat):
+        async def _agenerate(self, *args, **kwargs):
+            asked.set()
+            return self._generate(*args)
 
-    scope = Scope(watcher=Slowly())
-    activate(scope)
-    run = scoped_function(model.ainvoke, Layer(scope))
-    task = asyncio.create_task(run("hello"))
-    await asyncio.to_thread(storing.wait, 5)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.create_task(asyncio.to_thread(go_on.wait, 5))
+    await asyncio.sleep(0)
+    task = asyncio.create_task(inside(Asked().ainvoke)("hello"))
+    await asked.wait()
+    await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
-    assert await asyncio.to_thread(stored.wait, 5)
+    await busy
+    await asyncio.to_thread(lambda: None)
+    assert [call.message.text for call in watching] == ["echo hello"]
 
 
 async def test_the_event_loop_does_not_wait_for_a_watcher(model):
@@ -302,6 +306,16 @@ def test_an_abandoned_stream_is_watched_as_failed(watching, inside, model):
     assert call.message is None
 
 
+def test_an_abandoned_stream_is_closed_at_once(watching, model):
+    chunks = (AIMessageChunk(text) for text in "abc")
+    scope = entered([Layer(Scope(watcher=watching))])
+    ask = Ask(model, HELLO)
+    stream = hook._answer_stream(scope, lambda: ask, lambda: chunks, model.stream)
+    assert next(stream).text == "a"
+    stream.close()
+    assert list(chunks) == []
+
+
 async def test_an_abandoned_async_stream_is_watched_as_failed(watching, inside, model):
     async def node():
         stream = model.astream("hello")
@@ -310,6 +324,20 @@ async def test_an_abandoned_async_stream_is_watched_as_failed(watching, inside, 
 
     await inside(node)()
     assert [type(call.error) for call in watching] == [GeneratorExit]
+
+
+async def test_an_abandoned_async_stream_is_closed_at_once(watching, model):
+    async def letters():
+        for text in "abc":
+            yield AIMessageChunk(text)
+
+    chunks = letters()
+    scope = entered([Layer(Scope(watcher=watching))])
+    ask = Ask(model, HELLO)
+    stream = hook._aanswer_stream(scope, lambda: ask, lambda: chunks, model.astream)
+    assert (await anext(stream)).text == "a"
+    await stream.aclose()
+    assert await anext(chunks, None) is None
 
 
 async def test_a_cancelled_stream_is_watched_as_failed(watching, inside):
@@ -462,6 +490,19 @@ def test_generators_are_watched_and_hold_no_scope(watching, inside, model):
         assert text == "one two three"
         assert SCOPE.get() is None
     assert len(watching.calls) == 2
+
+
+def test_a_stream_that_is_left_is_closed(inside, watching):
+    class Source(RunnableLambda):
+        def stream(self, *args, **kwargs):
+            return items
+
+    items = (letter for letter in "abc")
+    scope = Scope(watcher=watching)
+    stream = ScopedRunnable(bound=Source(len), layers=(Layer(scope),)).stream("x")
+    assert next(stream) == "a"
+    stream.close()
+    assert list(items) == []
 
 
 async def test_async_generators_are_watched_and_closed(watching, inside, model):

@@ -215,6 +215,13 @@ def test_calls_of_edges_subgraphs_and_batches_are_stored_at_their_sites(store):
     assert sites == ["sub/node", "sub#route", "batch", "batch"]
 
 
+@pytest.mark.parametrize("name", ["<script>", "../../x", "", "\x00", "é" * 10_000])
+def test_any_name_of_a_node_is_stored(store, name):
+    graph = one_node(lambda state: {"log": [FakeChat().invoke("x").text]}, name=name)
+    record(graph, store).compile().invoke(HELLO)
+    assert [call.site for call in store.calls()] == [name]
+
+
 def test_a_graph_has_a_name_in_the_store(store):
     record(_asks(FakeChat()), store).compile().invoke(HELLO)
     record(_asks(FakeChat()).compile(name="own"), store).invoke(HELLO)
@@ -291,6 +298,23 @@ async def test_runs_at_once_are_traces_of_their_own(store):
     assert store.count() == 15
 
 
+def test_a_recorded_graph_inside_another_is_in_the_trace_of_that(store):
+    inner = record(_asks(FakeChat()).compile(), store, name="inner")
+    alone = {"configurable": {"thread_id": "its own"}}
+
+    def node(state):
+        inner.invoke(state, alone)
+
+    outer = record(one_node(node).compile(), store, name="outer")
+    outer.invoke(HELLO, {"configurable": {"thread_id": "t1"}})
+    calls = {call.graph: call for call in store.calls()}
+    assert {name: call.site for name, call in calls.items()} == {
+        "inner": "node",
+        "outer": "node/node",
+    }
+    assert [call.thread_id for call in calls.values()] == ["t1", "t1"]
+
+
 def test_runs_of_a_conversation_share_its_thread(store):
     graph = record(_asks(FakeChat()), store).compile(checkpointer=InMemorySaver())
     for _ in range(2):
@@ -348,22 +372,20 @@ def test_threads_with_the_config_stay_in_one_trace(store):
 
 def test_a_long_run_keeps_its_trace_while_many_come_and_go(store, monkeypatch):
     monkeypatch.setattr(recorder, "_REMEMBERED_RUNS", 3)
-    model = FakeChat()
-    short = _asks(model).compile()
-    alone = [{"configurable": {"thread_id": str(i)}} for i in range(6)]
+    model, watcher = FakeChat(), recorder.Recorder(store, graph="g")
+    ask = one_node(lambda state: model.invoke("x") and None, name="short")
+    short = watcher.copy_of(ask).compile()
 
     def node(state):
-        for each in threads:
+        for _ in range(6):
             model.invoke("still here")
-            each.start()
-            each.join()
+            thread = threading.Thread(target=short.invoke, args=(HELLO,))
+            thread.start()
+            thread.join()
 
-    graph = record(one_node(node), store, name="long").compile()
-    other = record(short, store, name="short")
-    threads = [threading.Thread(target=other.invoke, args=(HELLO, c)) for c in alone]
-    graph.invoke(HELLO)
-    assert len({call.trace_id for call in store.calls(graph="long")}) == 1
-    assert len({call.trace_id for call in store.calls(graph="short")}) == 6
+    watcher.copy_of(one_node(node, name="long")).compile().invoke(HELLO)
+    assert len({call.trace_id for call in store.calls(site="long")}) == 1
+    assert len({call.trace_id for call in store.calls(site="short")}) == 6
 
 
 # A store that fails.
@@ -435,13 +457,23 @@ def test_many_threads_lose_nothing(store):
 
 def test_a_store_opened_by_its_url_is_closed_with_the_graph(tmp_path):
     url = f"sqlite:///{tmp_path}/calls.db"
-    graph = record(_asks(FakeChat()), url).compile()
+    watcher = recorder.Recorder.on(url, graph="g")
+    opened = watcher._store
+    graph = watcher.copy_of(_asks(FakeChat())).compile()
+    del watcher
+    gc.collect()
     graph.invoke(HELLO)
+    assert opened.count() == 1
     del graph
     gc.collect()
-    with open_store(url, create=False) as opened:
-        assert opened.count() == 1
-    assert not (tmp_path / "calls.db-wal").exists()
+    with pytest.raises(StoreError, match="the store is closed"):
+        opened.count()
+
+
+def test_a_store_given_stays_open(store):
+    record(_asks(FakeChat()), store).compile().invoke(HELLO)
+    gc.collect()
+    assert store.count() == 1
 
 
 def test_a_store_that_cannot_be_opened_says_so(tmp_path):
@@ -478,6 +510,10 @@ async def test_a_recorded_node_may_be_async_or_a_generator(store):
     async def asks(state):
         return {"log": [(await model.ainvoke("async")).text]}
 
+    class Calls:
+        async def __call__(self, state):
+            return {"log": [(await model.ainvoke("object")).text]}
+
     @recorded_node(store)
     def yields(state):
         yield {"log": [model.invoke("generator").text]}
@@ -487,11 +523,14 @@ async def test_a_recorded_node_may_be_async_or_a_generator(store):
         yield {"log": [(await model.ainvoke("both")).text]}
 
     builder = one_node(asks, name="asks")
-    builder.add_sequence([("yields", yields), ("ayields", ayields)])
+    calls = recorded_node(store)(Calls())
+    nodes = [("yields", yields), ("ayields", ayields), ("calls", calls)]
+    builder.add_sequence(nodes)
     builder.add_edge("asks", "yields")
     state = await builder.compile().ainvoke(HELLO)
-    assert state["log"] == ["echo async", "echo generator", "echo both"]
-    assert [call.site for call in store.calls()] == ["asks", "yields", "ayields"]
+    assert state["log"] == ["echo async", "echo generator", "echo both", "echo object"]
+    sites = [call.site for call in store.calls()]
+    assert sites == ["asks", "yields", "ayields", "calls"]
 
 
 def test_a_recorded_node_may_be_a_method(store):

@@ -78,7 +78,6 @@ def test_a_sync_node_is_run_in_an_executor():
     made = coerce_to_runnable(node, name="node", trace=False)
     assert type(made) is RunnableCallable
     assert made.func is node
-    assert made.recurse is True
     assert isinstance(made.afunc, partial)
     assert made.afunc.func is run_in_executor
     assert made.afunc.args == (None, node)

@@ -38,6 +38,9 @@ def _config(namespace, **more):
         ("a:1", ("a", "b"), "route"),  # the config of the graph around is still about
         ("a:1|b:2|c:3", ("a", "b", "c"), None),
         ("a:1|b:2|1|c:3", ("a", "b", "c"), None),
+        ("a|b|c:3", ("a", "b", "c"), None),  # a subgraph with `checkpointer=True`
+        ("a|b|1|c:3", ("a", "b", "c"), None),
+        ("a|x|c:3", ("a", "b", "a", "x", "c"), None),
         ("a:1|b:22", ("a", "b", "a", "b"), None),  # another run, not below this one
         ("x:9|y:8", ("a", "b", "x", "y"), None),  # a run with a thread of its own
     ],
@@ -45,6 +48,12 @@ def _config(namespace, **more):
 def test_a_namespace_is_placed_as_seen_from_the_node(namespace, path, branch):
     place = HERE.inner(namespace)
     assert (place.path, place.branch) == (path, branch)
+
+
+@pytest.mark.parametrize("around", ["sub:1", "sub", "sub:1|1", "sub|1"])
+def test_the_config_of_a_node_around_does_not_lead_astray(around):
+    here = Place(("sub", "agent"), "sub|1|agent:9")
+    assert here.inner(around) is here
 
 
 def test_sites_are_paths_below_the_instrumented_graph():

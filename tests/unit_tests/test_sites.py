@@ -40,6 +40,7 @@ def _nested():
         ("agent:4f1c", ("agent",)),
         ("math:4f1c|agent:77aa", ("math", "agent")),
         ("math:4f1c|1|agent:77aa", ("math", "agent")),
+        ("math|1|agent:77aa", ("math", "agent")),
         ("1:4f1c", ("1",)),
         (":4f1c", ("",)),
         ("a/b:4f1c", ("a/b",)),

@@ -1,7 +1,10 @@
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage
 from unit_tests.fake_chat import FakeChat
 from unit_tests.held_out import (
@@ -20,6 +23,8 @@ from langchain_slm.evaluation.evaluators import Evaluator, evaluator_for
 from langchain_slm.evaluation.experiment import Candidate, Experiment, Settings
 from langchain_slm.evaluation.trial import SCREEN_PAIRS, Rule, Trial
 from langchain_slm.schema import Example, Task
+from langchain_slm.selection import FUTILITY_LIMIT, is_look, look
+from langchain_slm.stats import futility
 
 RULE = Rule(margin=0.05, alpha=0.05, sites=1)
 EVERYTHING = Rule(margin=0.05, alpha=0.05, sites=1, stops_early=False)
@@ -126,6 +131,33 @@ async def test_a_futile_candidate_is_not_screened_to_the_end():
     )
 
 
+async def test_a_candidate_that_more_pairs_would_prove_survives_the_screening():
+    """The fifth pair is lost at 161: futile by F alone, though 1,000 would prove it."""
+    one = candidate(
+        answering(wrong=lambda number: number in range(VALIDATION, 20_000, 40))
+    )
+    assert futility(170, 5, 0) > FUTILITY_LIMIT
+    decision = await trial([one], validation=200, test=200).run(RULE)
+    assert asked(one, on_test=False) == 200
+    assert decision.decision == "proven"
+
+
+@pytest.mark.parametrize("rule", [RULE, EVERYTHING])
+async def test_candidates_are_asked_at_the_same_time(rule):
+    """Each waits for the other, so that one after the other would never end."""
+    meeting = asyncio.Barrier(2)
+
+    class Meeting(FakeChat):
+        async def _agenerate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            await meeting.wait()
+            return self._generate(messages)
+
+    met = [candidate(Meeting(reply=lambda _: "yes"), name) for name in ("a", "b")]
+    async with asyncio.timeout(30):
+        await trial(met, validation=20, test=20).run(rule)
+    assert len(met[0].model.asked) == len(met[1].model.asked) == 20
+
+
 @pytest.mark.parametrize(
     ("usd", "reference", "why"),
     [
@@ -196,6 +228,26 @@ async def test_no_test_pair_is_paid_for_after_the_evidence_decides():
     assert decision.chosen is not None
     assert decision.chosen.n == asked(one, on_test=True) == 100
     assert decision.chosen.e_value >= decision.threshold == 20
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    lost=st.sets(st.integers(0, 299), max_size=40),
+    sites=st.sampled_from([1, 4]),
+    count=st.integers(1, 300),
+)
+def test_a_candidate_is_asked_exactly_to_the_look_that_decides(lost, sites, count):
+    rule = Rule(margin=0.05, alpha=0.05, sites=sites)
+    one = candidate(answering(wrong=lost.__contains__))
+    decision = asyncio.run(trial([one], test=count).run(rule))
+
+    def is_open(n: int) -> bool:
+        seen = sum(number < n for number in lost)
+        return look(n, seen, 0, margin=0.05, threshold=sites / 0.05) == "open"
+
+    ends = [n for n in range(count) if is_look(n) and not is_open(n)]
+    assert decision.chosen is not None
+    assert decision.chosen.n == min([*ends, count])
 
 
 async def test_evaluate_all_asks_every_candidate_every_test_example_and_screens_none():
