@@ -19,9 +19,10 @@ import typer
 from langchain_slm.errors import CatalogError, SLMError
 
 if TYPE_CHECKING:
+    from langchain_slm.conversion import Options
     from langchain_slm.curation import SplitShares
     from langchain_slm.evaluation.evaluators import Evaluator
-    from langchain_slm.schema import Decision, Expected, ModelSpec
+    from langchain_slm.schema import Decision, Expected, ModelSpec, Plan
 
 DONE, GATE_NOT_MET, WRONG_USE = 0, 1, 2
 
@@ -105,7 +106,7 @@ def select(
         result["sites"] = recorded.as_json(decisions)
         _print_json(result if agreed is None else {**result, "agreement": agreed})
     else:
-        _print_decisions(decisions)
+        _print_decisions(decisions, [d for d in decisions if d.decision == "proven"])
         for model, share in (agreed or {}).items():
             typer.echo(f"agreement with the recorded flags: {share:.2%} {model}")
     raise typer.Exit(_gate(decisions))
@@ -205,13 +206,11 @@ def convert(
 
     Exit code 1 where no site could be proven; the plan is written all the same.
     """
-    from langchain_slm import conversion
+    from langchain_slm.conversion import Options
     from langchain_slm.evaluation.experiment import Settings
-    from langchain_slm.recording.store import open_store
-    from langchain_slm.rewriting.loading import load_graph
 
     _check_rates(margin, alpha)
-    options = conversion.Options(
+    options = Options(
         margin=margin,
         alpha=alpha,
         split=_split(split),
@@ -223,25 +222,38 @@ def convert(
         evaluators=_evaluators(evaluator or []),
         settings=Settings(concurrency=concurrency),
     )
-    catalogue = _catalogue(models)
+    made = _converted(graph, name, _catalogue(models), store, plan, options)
+    if as_json:
+        _print_json({"plan": made.model_dump(mode="json"), "path": str(plan)})
+    else:
+        _print_decisions(made.decisions, bound=made.active)
+        typer.echo(f"{plan} written; bound to an app by `rewrite(graph, {str(plan)!r})`")
+    raise typer.Exit(_gate(made.decisions))
+
+
+def _converted(
+    graph: str,
+    name: str | None,
+    catalogue: Sequence[ModelSpec],
+    store: str,
+    plan: Path,
+    options: Options,
+) -> Plan:
+    from langchain_slm.conversion import convert as convert_graph
+    from langchain_slm.recording.store import open_store
+    from langchain_slm.rewriting.loading import load_graph
+
     found = load_graph(graph)
     with open_store(store, create=False) as opened, _bars() as bar:
-        conversion_ = conversion.convert(
+        return convert_graph(
             opened,
             catalogue,
             graph=found,
             name=name or _stored_name(graph),
             plan_path=plan,
             options=options,
-            progress=lambda task, *done: bar(f"{task}: {done[0]}", done[1], done[2]),
-        )
-    made = conversion_.plan
-    if as_json:
-        _print_json({"plan": made.model_dump(mode="json"), "path": str(plan)})
-    else:
-        _print_decisions(made.decisions)
-        typer.echo(f"{plan} written; bound to an app by `rewrite(graph, {str(plan)!r})`")
-    raise typer.Exit(_gate(made.decisions))
+            progress=lambda task, *done: bar(f"{task}: {done[0]}", *done[1:]),
+        ).plan
 
 
 def _split(text: str) -> SplitShares:
@@ -383,13 +395,11 @@ def _stored_name(graph: str) -> str:
     return f"{Path(file).stem}:{variable}"
 
 
-def _print_decisions(
-    decisions: Sequence[Decision], bound: Sequence[Decision] | None = None
-) -> None:
+def _print_decisions(decisions: Sequence[Decision], bound: Sequence[Decision]) -> None:
     width = max((len(_shown(decision.site)) for decision in decisions), default=0)
     for decision in decisions:
         site = f"{_shown(decision.site):<{width}}"
-        if decision.decision == "proven" if bound is None else decision in bound:
+        if decision in bound:
             typer.echo(f"{site}  {_bound_line(decision)}")
             continue
         open_ = decision.decision == "provisional"

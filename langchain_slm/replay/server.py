@@ -23,8 +23,8 @@ from typing import Any, Self
 
 from langchain_slm.errors import SLMError
 from langchain_slm.recording.interchange import Suite
-from langchain_slm.replay.library import Library, Recording, RefusedError
 from langchain_slm.replay.questions import QuestionError
+from langchain_slm.replay.recordings import Library, Recording, RefusedError
 from langchain_slm.schema import JsonObject
 
 logger = logging.getLogger(__name__)
