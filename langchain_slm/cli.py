@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_slm.conversion import Options
     from langchain_slm.curation import SplitShares
     from langchain_slm.evaluation.evaluators import Evaluator
+    from langchain_slm.recording.store import Store
     from langchain_slm.schema import Decision, Expected, ModelSpec, Plan
 
 DONE, GATE_NOT_MET, WRONG_USE = 0, 1, 2
@@ -44,7 +45,8 @@ Alpha = Annotated[
 GraphName = Annotated[str, typer.Argument(metavar="GRAPH", help="PATH.py:VARIABLE")]
 StoreUrl = Annotated[str, typer.Option("--store", help="URL of the store.")]
 StoredName = Annotated[
-    str | None, typer.Option("--name", help="The graph's name in the store.")
+    str | None,
+    typer.Option("--name", help="The graph's name in the store; default FILE:VARIABLE."),
 ]
 PlanFile = Annotated[Path, typer.Option("--plan", help="The plan's file.")]
 SHOWN_NAME = 80  # characters of a site's name; LangGraph sets no limit
@@ -249,7 +251,7 @@ def _converted(
             opened,
             catalogue,
             graph=found,
-            name=name or _stored_name(graph),
+            name=name or _recorded_name(opened, graph),
             plan_path=plan,
             options=options,
             progress=lambda task, *done: bar(f"{task}: {done[0]}", *done[1:]),
@@ -387,6 +389,13 @@ def demo(
             f"  {_shown(site)}: " + ", ".join(f"{m} {n}" for m, n in models.items())
         )
     typer.echo(f"{plan} written in {shown.seconds:.0f} s")
+
+
+def _recorded_name(store: Store, graph: str) -> str:
+    """Return the name under which a graph was recorded, by the command or by its app."""
+    names = {each.graph for each in store.sites()}
+    own = _stored_name(graph)
+    return names.pop() if len(names) == 1 and own not in names else own
 
 
 def _stored_name(graph: str) -> str:

@@ -168,7 +168,8 @@ def tasks_of(
     if not dataset.examples:
         dropped = ", ".join(f"{n} {why}" for why, n in sorted(dataset.counts.items()))
         seen = f"{dataset.calls} calls, dropped: {dropped}" if dropped else "no calls"
-        of_graph = f" of graph {name!r}" if name else ""
+        known = sorted({each.graph for each in store.sites()})
+        of_graph = f" of graph {name!r} (it has calls of {known})" if name else ""
         msg = (
             f"the store holds {seen}{of_graph}: nothing to decide with; record the graph "
             "first with `langchain-slm record`"

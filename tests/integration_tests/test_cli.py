@@ -125,6 +125,14 @@ def test_record_convert_and_rewrite_from_the_shell(project, capsys):
     assert err == ""
 
 
+def test_a_graph_that_its_app_recorded_is_found_whatever_its_name(project, capsys):
+    record_some(project, capsys, 60, "--name", "production")
+    assert run(capsys, *CONVERT)[0] == 1  # decided: nothing provable from so few
+    code, _, err = run(capsys, *CONVERT, "--name", "staging")
+    assert code == 2
+    assert "'production'" in err
+
+
 def test_without_truth_the_candidate_must_agree_with_the_reference(project, capsys):
     run(capsys, "record", "app.py:graph", "--inputs", "inputs.jsonl")
     code, out, _ = run(capsys, *CONVERT, "--json")
@@ -206,10 +214,10 @@ def test_runs_that_fail_are_counted_and_the_others_recorded(project, capsys):
     }
 
 
-def record_some(project, capsys, count: int) -> None:
+def record_some(project, capsys, count: int, *more: str) -> None:
     lines = (project / "inputs.jsonl").read_text().splitlines()
     (project / "inputs.jsonl").write_text("\n".join(lines[:count]))
-    run(capsys, "record", "app.py:graph", "--inputs", "inputs.jsonl")
+    run(capsys, "record", "app.py:graph", "--inputs", "inputs.jsonl", *more)
 
 
 def test_too_few_examples_keep_the_reference_and_say_how_many_are_needed(project, capsys):
