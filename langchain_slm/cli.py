@@ -10,9 +10,10 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from langchain_slm.recording.store import Store
     from langchain_slm.schema import Decision, Expected, ModelSpec, Plan
 
-DONE, GATE_NOT_MET, WRONG_USE = 0, 1, 2
+DONE, GATE_NOT_MET, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+# Where results go while standard output is kept for the user's own graph.
+_results: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 app = typer.Typer(
     name="langchain-slm",
@@ -55,20 +58,43 @@ SHOWN_NAME = 80  # characters of a site's name; LangGraph sets no limit
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--json" not in given:
+        return _run(given)
+    # What the user's own graph prints must not stand beside the one JSON object.
+    token = _results.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            code = _run(given)
+    finally:
+        _results.reset(token)
+    return code
+
+
+def _run(given: list[str]) -> int:
     try:
         app(given)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else WRONG_USE
+        code = end.code if isinstance(end.code, int) else WRONG_USE
+        if code == WRONG_USE:
+            _print_error(given, "UsageError", "see standard error")
+        if code == INTERRUPTED:
+            typer.echo("interrupted; what was stored is kept", err=True)
+        return code
     except SLMError as error:
-        if "--json" in given:
-            _print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+        _print_error(given, type(error).__name__, str(error))
         typer.echo(f"error: {error}", err=True)
         return WRONG_USE
     return DONE
 
 
+def _print_error(given: Sequence[str], kind: str, message: str) -> None:
+    if "--json" in given:
+        _print_json({"error": {"type": kind, "message": message}})
+
+
 def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=True, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    typer.echo(text, file=_results.get())
 
 
 @app.command()
@@ -362,6 +388,8 @@ def replay(
     else:
         typer.echo(f"serving {len(models)} models at {server.url} (Ctrl-C ends)")
     sys.stdout.flush()
+    if served_to := _results.get():
+        served_to.flush()
     with suppress(KeyboardInterrupt):
         server.serve_forever()
     server.close()

@@ -18,7 +18,12 @@ from typing import Any, TypeVar
 
 from langchain_slm.clustering import assign, cluster
 from langchain_slm.curation import Dataset, SplitShares, curate, with_truth
-from langchain_slm.errors import NoCandidatesError, NoExamplesError, PlanError
+from langchain_slm.errors import (
+    NoCandidatesError,
+    NoExamplesError,
+    PlanError,
+    SLMError,
+)
 from langchain_slm.evaluation.candidates import (
     catalogue_candidates,
     head_candidate,
@@ -131,6 +136,7 @@ def convert(
     _check_place(path)
     marked = None if graph is None else fingerprint(graph)
     dataset, tasks = tasks_of(store, name, options)
+    _check_evaluators(options, tasks)
     experiment = Experiment(store, options.settings)
     made = cache(chat_model)
     trials = []
@@ -178,6 +184,14 @@ def tasks_of(
     examples = with_truth(dataset.examples, options.truth)
     tasks = cluster(examples)
     return dataset.model_copy(update={"examples": assign(examples, tasks)}), tasks
+
+
+def _check_evaluators(options: Options, tasks: Sequence[Task]) -> None:
+    """Refuse an evaluator that would judge nothing: its site is misspelt."""
+    sites = sorted({task.site for task in tasks})
+    if unknown := sorted(set(options.evaluators) - set(sites)):
+        msg = f"no recorded site {unknown[0]!r} for its evaluator; the sites are {sites}"
+        raise SLMError(msg, site=unknown[0])
 
 
 def _check_place(path: Path) -> None:

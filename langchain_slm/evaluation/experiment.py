@@ -267,13 +267,16 @@ class Experiment:
                 escalated=True,
             )
         verdict = evaluator.evaluate(example, got)
+        labels = candidate.binding.labels
+        # At run time any other text is refused, however near an evaluator finds it.
+        outside = bool(labels) and got.text not in labels
         return Outcome(
             example_id=example.example_id,
             reference_passed=passed,
-            candidate_passed=verdict.passed,
+            candidate_passed=verdict.passed and not outside,
             usd=usd,
             reference_usd=reference_usd,
-            reason=verdict.reason,
+            reason="label outside the closed set" if outside else verdict.reason,
         )
 
     def _passed(self, example: Example, evaluator: Evaluator) -> bool:

@@ -108,10 +108,14 @@ def _nothing_recorded(recorder: Recorder, runs: _Runs, name: str) -> SLMError:
             "be stored; the log says why, mend the store and run again"
         )
         return StoreError(msg, runs=runs.ended, lost=recorder.dropped)
-    msg = (
-        f"graph {name!r}: {ended}; no call of a LangChain chat model was seen. Raw "
-        "SDK calls cannot be recorded; check that its nodes call chat models"
+    remedy = (
+        "every run failed before a model was called: check that each line of the inputs "
+        "is an input of this graph"
+        if runs.failed == runs.ended
+        else "no call of a LangChain chat model was seen. Raw SDK calls cannot be "
+        "recorded; check that its nodes call chat models"
     )
+    msg = f"graph {name!r}: {ended}; {remedy}"
     return NoExamplesError(msg, runs=runs.ended, failed=runs.failed)
 
 

@@ -215,6 +215,7 @@ class Attempt:
                     tools,
                     dialect.tool_choice_of(options),
                     dialect.response_format_of(options),
+                    schema=dialect.json_mode_schema_of(options),
                     labels=plain.labels,
                     finish_reason_required=plain.finish_reason_required,
                 )

@@ -230,6 +230,18 @@ def response_format_of(options: Mapping[str, Any]) -> JsonObject | None:
     return {"type": "json_object"} if method == "json_mode" else None
 
 
+def json_mode_schema_of(options: Mapping[str, Any]) -> JsonObject | None:
+    """Return the schema that the app's parser expects in JSON mode.
+
+    It is never sent: the mode asks for any object, and the prompt for this one.
+    """
+    told = options.get("ls_structured_output_format") or {}
+    if (told.get("kwargs") or {}).get("method") != "json_mode" or not told.get("schema"):
+        return None
+    schema: JsonObject = _json_schema(told["schema"])["json_schema"]["schema"]
+    return schema
+
+
 def _json_schema(schema: Any) -> JsonObject:
     if not isinstance(schema, dict):
         return _json_schema_of_class(schema)

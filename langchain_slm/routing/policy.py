@@ -62,15 +62,19 @@ def contract_of(
     tool_choice: str | JsonObject | None,
     response_format: JsonObject | None,
     *,
+    schema: JsonObject | None = None,
     labels: tuple[str, ...] = (),
     finish_reason_required: bool = False,
 ) -> Contract:
-    """Return the contract of a call; arguments as in `schema.Request`."""
+    """Return the contract of a call; arguments as in `schema.Request`.
+
+    `schema` is what JSON must satisfy where the response format itself names none.
+    """
     wanted = response_format or {}
     return Contract(
         tools={} if tool_choice == "none" else _parameters(tools),
         tool_required=_required(tool_choice),
-        schema=(wanted.get("json_schema") or {}).get("schema"),
+        schema=(wanted.get("json_schema") or {}).get("schema") or schema,
         is_json=wanted.get("type") in ("json_schema", "json_object"),
         labels=labels,
         finish_reason_required=finish_reason_required,
@@ -190,7 +194,8 @@ def _bad_tool_calls(calls: list[JsonObject], contract: Contract) -> str | None:
 
 
 def _bad_text(answer: Answer, contract: Contract) -> str | None:
-    if contract.labels and answer.text.strip() not in contract.labels:
+    # To the letter: apps compare labels with `==`, and branch on them.
+    if contract.labels and answer.text not in contract.labels:
         return "label outside the closed set"
     return _bad_json(answer.text, contract.schema or {}) if contract.is_json else None
 

@@ -54,6 +54,12 @@ silent = silent.compile()
 factory = lambda config: graph
 number = 7
 """
+LOUD = """
+print("imported")
+
+
+def ask(state):
+    print("asked")"""
 CATALOGUE = """
 [models.ref-large]
 provider = "openai"
@@ -189,6 +195,41 @@ def test_an_error_is_one_json_object_with_json(project, capsys):
     code, out, _ = run(capsys, "rewrite", "app.py:graph", "--plan", "gone.json", "--json")
     assert code == 2
     assert json.loads(out)["error"]["type"] == "PlanError"
+
+
+def test_json_stands_alone_whatever_the_app_prints(project, capsys):
+    (project / "app.py").write_text(APP.replace("def ask(state):", LOUD))
+    lines = (project / "inputs.jsonl").read_text().splitlines()[:3]
+    (project / "inputs.jsonl").write_text("\n".join(lines))
+    code, out, err = run(
+        capsys, "record", "app.py:graph", "--inputs", "inputs.jsonl", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["calls"] == 3
+    assert "imported" in err
+    assert "asked" in err
+
+
+def test_a_wrong_option_is_an_error_object_too(project, capsys):
+    code, out, err = run(capsys, *CONVERT, "--margin", "nan", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["type"] == "UsageError"
+    assert "--margin" in err
+
+
+def test_an_evaluator_for_a_site_that_nobody_recorded_is_refused(project, capsys):
+    record_some(project, capsys, 30)
+    code, _, err = run(capsys, *CONVERT, "--evaluator", "wether=app.py:ask")
+    assert code == 2
+    assert "wether" in err
+    assert "weather" in err
+
+
+def test_inputs_that_do_not_fit_the_graph_are_blamed(project, capsys):
+    (project / "inputs.jsonl").write_text('{"node": "gone"}')
+    code, _, err = run(capsys, "record", "app.py:graph", "--inputs", "inputs.jsonl")
+    assert code == 2
+    assert "check that each line of the inputs" in err
 
 
 def test_a_line_that_is_not_json_is_named(project, capsys):

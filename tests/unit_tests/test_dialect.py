@@ -18,7 +18,8 @@ from unit_tests.fake_chat import FakeChat
 from unit_tests.routed import BOOK, BOOK_SCHEMA
 
 from langchain_slm.routing import dialect
-from langchain_slm.schema import Usage
+from langchain_slm.routing.policy import EscalateOnInvalid, contract_of
+from langchain_slm.schema import Answer, Usage
 
 REQUIRED_BOOK = {"type": "function", "function": {"name": "book"}}
 URL = "http://localhost:9/v1"
@@ -478,3 +479,24 @@ def test_a_request_keeps_whether_tools_may_be_called_in_parallel():
     options = {"parallel_tool_calls": False, "temperature": 0.5}
     request = dialect.request_of(FakeChat(), [HumanMessage("hi")], options)
     assert request.parameters == {"parallel_tool_calls": False, "temperature": 0.5}
+
+
+def test_json_mode_is_held_to_the_schema_that_the_parser_expects():
+    class Label(BaseModel):
+        label: Literal["a", "b"]
+
+    chain = ChatOpenAI(model="m", api_key="none").with_structured_output(
+        Label, method="json_mode"
+    )
+    options = chain.steps[0].kwargs
+    assert dialect.response_format_of(options) == {"type": "json_object"}
+    schema = dialect.json_mode_schema_of(options)
+    contract = contract_of([], None, {"type": "json_object"}, schema=schema)
+    judge = EscalateOnInvalid().objection
+    assert judge(answer_saying('{"label": "a"}'), contract) is None
+    assert judge(answer_saying('{"label": "zz"}'), contract) == "outside its schema"
+    assert dialect.json_mode_schema_of({}) is None
+
+
+def answer_saying(text):
+    return Answer(message={"role": "assistant", "content": text}, finish_reason="stop")

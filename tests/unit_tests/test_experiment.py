@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -572,3 +573,15 @@ def test_the_remedy_for_a_refused_key_names_its_variable():
 def test_what_is_shown_of_an_exception_quotes_nothing_of_it():
     assert shown(EndpointTroubleError(500)) == "HTTP 500 (EndpointTroubleError)"
     assert shown(ValueError("content")) == "ValueError"
+
+
+async def test_a_label_that_is_right_but_for_a_blank_is_refused_as_at_run_time():
+    model = answering()
+    exact = model.reply
+    model.reply = lambda messages: f" {exact(messages).content}"
+    closed = candidate(model)
+    labels = tuple(sorted({each.answer.text for each in examples(4)}))
+    binding = closed.binding.model_copy(update={"labels": labels})
+    outcomes = await outcomes_of(replace(closed, binding=binding), examples(2))
+    assert [each.candidate_passed for each in outcomes] == [False, False]
+    assert {each.reason for each in outcomes} == {"label outside the closed set"}

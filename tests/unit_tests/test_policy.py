@@ -176,7 +176,7 @@ def test_a_tool_call_takes_the_place_of_structured_text():
     ("text", "reason"),
     [
         ("billing", None),
-        (" shipping\n", None),
+        (" shipping\n", "label outside the closed set"),
         ("Billing", "label outside the closed set"),
         ("billing.", "label outside the closed set"),
     ],
