@@ -8,7 +8,6 @@ Names are loaded when they are first used: importing the package costs next to n
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load an exported name, or the package's version, when it is first used."""
     if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - slower than all the rest
+
         return version("langchain-slm")
     if name not in _MODULES:
         msg = f"module {__name__!r} has no attribute {name!r}"
