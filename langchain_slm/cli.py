@@ -333,7 +333,12 @@ def _catalogue(path: Path) -> tuple[ModelSpec, ...]:
 
 
 @app.command()
-def rewrite(graph: GraphName, plan: PlanFile, *, as_json: Json = False) -> None:
+def rewrite(
+    graph: GraphName,
+    plan: PlanFile = Path("slm-plan.json"),
+    *,
+    as_json: Json = False,
+) -> None:
     """Show what a plan binds in a graph. Nothing is written.
 
     In the app: `from langchain_slm import rewrite; graph = rewrite(graph, PLAN)`.

@@ -124,7 +124,7 @@ def test_record_convert_and_rewrite_from_the_shell(project, capsys):
     }
     assert plan == json.loads((project / "slm-plan.json").read_text())
 
-    code, out, err = run(capsys, "rewrite", "app.py:graph", "--plan", "slm-plan.json")
+    code, out, err = run(capsys, "rewrite", "app.py:graph")
     assert code == 0
     assert "ref-large -> slm-good" in out
     assert "ref-large kept" in out
@@ -323,7 +323,7 @@ def test_a_plan_edited_by_hand_is_refused(project, capsys):
     run(capsys, *CONVERT)
     plan = project / "slm-plan.json"
     plan.write_text(plan.read_text().replace('"margin": 0.05', '"margin": 0.5'))
-    code, _, err = run(capsys, "rewrite", "app.py:graph", "--plan", "slm-plan.json")
+    code, _, err = run(capsys, "rewrite", "app.py:graph")
     assert code == 2
     assert "edited" in err
 

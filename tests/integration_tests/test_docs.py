@@ -1,11 +1,14 @@
 """Every Python block of the README and the docs runs, in order, file by file."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from langchain_slm.cli import app
 from langchain_slm.routing.plan_file import write_plan
 from langchain_slm.schema import Plan
 
@@ -58,6 +61,21 @@ def test_python_blocks_run(page, project):
         code = compile(block, f"{page.name}, block {number}", "exec")
         exec(code, names)  # noqa: S102 - the documentation is the code under test
     assert len(blocks) == page.read_text().count("```python")
+
+
+def test_commands_in_the_docs_have_all_that_the_cli_requires():
+    commands = typer.main.get_command(app).commands
+    text = "\n".join(page.read_text() for page in PAGES)
+    # Console lines, and commands with arguments within a sentence.
+    found = re.findall(r"(?m)^\$ (langchain-slm .*)$", text)
+    found += re.findall(r"`(langchain-slm \w+ [^`]+)`", text)
+    lines = [shlex.split(line) for line in found]
+    for _, name, *given in lines:
+        options = [p for p in commands[name].params if p.param_type_name == "option"]
+        known = {word for each in options for word in each.opts + each.secondary_opts}
+        assert {word for word in given if word.startswith("--")} <= known
+        assert all(set(each.opts) & set(given) for each in options if each.required)
+    assert len(lines) >= 3
 
 
 def test_the_readme_is_short_and_states_its_limits():
