@@ -1,6 +1,8 @@
 import asyncio
 import logging
 import math
+from functools import reduce
+from operator import or_
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
@@ -758,7 +760,8 @@ def test_structured_output_of_the_source_reads_the_targets_answer(
     with Endpoint(**reply) as endpoint:
         source = endpoint.openai("gpt-ref", temperature=0)
         chain = source.with_structured_output(schema, method=method)
-        bound, parser = chain.first, chain.steps[1]
+        # Newer clients check for a refusal before they parse.
+        bound, parser = chain.first, reduce(or_, chain.steps[1:])
         if kind == "fake":
             arguments = {"city": "Rome", "nights": 2}
             target = fake(
@@ -844,7 +847,7 @@ def test_a_head_gives_the_sources_parser_its_object(mode):
         chain = source.with_structured_output(Priority)
         ask = ask_of(source, HumanMessage("My parcel"), **chain.first.kwargs)
         message = answer(mode, route_to(head_model(labels), labels=labels), ask)
-    assert chain.steps[1].invoke(message) == Priority(priority="low")
+    assert reduce(or_, chain.steps[1:]).invoke(message) == Priority(priority="low")
     assert endpoint.asked == []
 
 
