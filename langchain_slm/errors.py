@@ -15,7 +15,10 @@ SLMError
 ├── NoCandidatesError      nothing to choose from
 ├── NoExamplesError        nothing to decide with
 ├── EndpointError          a model's endpoint does not answer as one
-└── AnswerError            a bound model's answer cannot be used
+├── DeadlineExceededError  a request took longer than it may (also a TimeoutError)
+├── BudgetExceededError    a request's attempts, or the dollars of a limit, are used up
+└── AnswerError            a model's answer cannot be used
+    ├── IncompleteAnswerError  there is none, or its end is missing
     └── BrokenStreamError  a stream failed after chunks were released
 """
 
@@ -96,8 +99,20 @@ class EndpointError(SLMError):
     """A model's endpoint does not answer as one."""
 
 
+class DeadlineExceededError(SLMError, TimeoutError):
+    """A request took longer than its limits allow."""
+
+
+class BudgetExceededError(SLMError):
+    """The attempts of a request, or the dollars of a limit, are used up."""
+
+
 class AnswerError(SLMError):
-    """A bound model's answer cannot be used."""
+    """A model's answer cannot be used."""
+
+
+class IncompleteAnswerError(AnswerError):
+    """The last model to be asked gave no answer, or one whose end is missing."""
 
 
 class BrokenStreamError(AnswerError):
