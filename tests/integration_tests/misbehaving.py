@@ -4,7 +4,8 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
@@ -19,6 +20,16 @@ class Reply(NamedTuple):
     status: int = 200
     headers: Mapping[str, str] = {}
     cut: bool = False
+
+
+class Raw(NamedTuple):
+    """What is sent byte for byte; a step that is no bytes does it itself.
+
+    The connection is closed afterwards, unless it is one that `keeps`.
+    """
+
+    steps: "Sequence[bytes | Callable[[Connection], None]]"
+    keeps: bool = False
 
 
 def completion(text: str = "yes", **changed: object) -> Reply:
@@ -42,18 +53,24 @@ def refusal(status: int, code: str | None = None, **headers: str) -> Reply:
 
 
 class Misbehaving:
-    """Answers each request with what `reply` says of its number and body."""
+    """Answers each request with what `reply` says of its number and body.
 
-    def __init__(self, reply: Callable[[int, Body], Reply]) -> None:
+    `asked`, `keys`, `heads`, `paths` and `times_s` hold one entry for each request.
+    """
+
+    def __init__(self, reply: Callable[[int, Body], Reply | Raw]) -> None:
         self.reply = reply
         self.asked: list[Body] = []
-        self.keys: list[str] = []
+        self.keys: list[str | None] = []
+        self.heads: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.times_s: list[float] = []
         self.connections = 0
+        self.in_flight: list[Body] = []  # being answered, or waited upon in silence
         self.most_in_flight = 0
-        self._in_flight = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True  # one may wait for a client that was killed
+        self._open: set[socket.socket] = set()
+        self._http = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
 
     @property
@@ -68,54 +85,103 @@ class Misbehaving:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
-
-    def _taken(self, body: Body, key: str) -> int:
         with self._lock:
-            self.asked.append(body)
-            self.keys.append(key)
-            self._in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+            still_open = list(self._open)
+        for connection in still_open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self, connection: socket.socket) -> None:
+        with self._lock:
+            self.connections += 1
+            self._open.add(connection)
+
+    def _disconnected(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.discard(connection)
+
+    def _taken(self, request: "Connection") -> int:
+        with self._lock:
+            self.asked.append(request.asked)
+            self.keys.append(request.headers["Authorization"])
+            self.heads.append(dict(request.headers))
+            self.paths.append(request.path)
+            self.times_s.append(time.monotonic())
+            self.in_flight.append(request.asked)
+            self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
             return len(self.asked)
 
-    def _done(self) -> None:
+    def _done(self, request: "Connection") -> None:
         with self._lock:
-            self._in_flight -= 1
+            self.in_flight.remove(request.asked)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        return type("Handler", (_Handler,), {"endpoint": self})
+        return type("Handler", (Connection,), {"endpoint": self})
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # one may wait for a client that was killed
+    request_queue_size = 128
+
+
+class Connection(BaseHTTPRequestHandler):
+    """One client's connection, and what can be done to it."""
+
     endpoint: Misbehaving
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def setup(self) -> None:
         super().setup()
-        self.endpoint.connections += 1
+        self.endpoint._connected(self.connection)
 
     def handle(self) -> None:
         with suppress(OSError):  # the client went away, or was thrown out
             super().handle()
 
     def finish(self) -> None:
+        self.endpoint._disconnected(self.connection)
         with suppress(OSError):
             super().finish()
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        number = self.endpoint._taken(body, self.headers["Authorization"])
+        length = int(self.headers.get("Content-Length", 0))
+        self.asked: Body = json.loads(self.rfile.read(length) or "{}")
+        number = self.endpoint._taken(self)
         try:
-            self._send(self.endpoint.reply(number, body))
+            reply = self.endpoint.reply(number, self.asked)
+            if isinstance(reply, Raw):
+                self._send_raw(reply)
+            else:
+                self._send(reply)
         finally:
-            self.endpoint._done()
+            self.endpoint._done(self)
+
+    do_GET = do_POST  # noqa: N815 - the base's; some redirects make it of a POST
+
+    def wait_until_left(self) -> None:
+        """Say nothing until the client closes its end."""
+        while self.connection.recv(1024):
+            pass
+
+    def reset(self) -> None:
+        """Throw the client out: what it has not read yet is lost to it."""
+        at_once = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.close_connection = True
+        self.connection.close()
+
+    def _send_raw(self, raw: Raw) -> None:
+        self.close_connection = not raw.keeps
+        for step in raw.steps:
+            if isinstance(step, bytes):
+                self.wfile.write(step)
+            else:
+                step(self)
 
     def _send(self, reply: Reply) -> None:
         if reply.body is None:
-            at_once = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
-            self.close_connection = True
-            self.connection.close()
+            self.reset()
             return
         is_text = isinstance(reply.body, str)
         raw = str(reply.body) if is_text else json.dumps(reply.body)

@@ -1,0 +1,90 @@
+"""Where a call is made, as LangGraph says it. Reads its names; changes nothing.
+
+Relies on the run metadata `langgraph_checkpoint_ns` and its form, on the configurable
+`__pregel_runtime`, on `Runtime.control`, of which each graph run has one, and on
+langchain-core's `var_child_runnable_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+NAMESPACE_KEY = "langgraph_checkpoint_ns"
+RUNTIME_KEY = "__pregel_runtime"
+# Key of a config's `configurable` or `metadata` that names the site itself.
+SITE_KEY = "slm_site"
+
+
+def node_names(namespace: str) -> tuple[str, ...]:
+    """Return the names of the nodes in a checkpoint namespace, without its ids.
+
+    Example:
+        >>> node_names("math:4f1c|agent:77aa")
+        ('math', 'agent')
+        >>> node_names("math|1|agent:77aa")
+        ('math', 'agent')
+    """
+    parts = (part.partition(":") for part in namespace.split("|") if namespace)
+    # A bare number counts the calls of one subgraph; any other part is a node, also
+    # without an id (a subgraph with `checkpointer=True`).
+    return tuple(name for name, has_id, _ in parts if has_id or not name.isdigit())
+
+
+def run_of(config: Mapping[str, Any]) -> object | None:
+    """Return what stands for a graph run; the same for its subgraphs."""
+    configurable = config.get("configurable") or {}
+    return getattr(configurable.get(RUNTIME_KEY), "control", None)
+
+
+def place_of(namespace: str | None, run: object | None) -> Hashable:
+    """Return what a node run and its retries have in common, and a resumed one has not.
+
+    It runs again under the same namespace, but in another graph run. None where there is
+    no node.
+    """
+    return (namespace, run) if namespace else None
+
+
+class Around(NamedTuple):
+    """What surrounds a call.
+
+    Attributes:
+        site: Named by a config, else the path of the running node; None outside.
+        is_named: Whether a config names it.
+        place: The same where a layer above repeats the call; None where none does.
+        run: Stands for the graph run; None outside of one.
+    """
+
+    site: str | None = None
+    is_named: bool = False
+    place: Hashable = None
+    run: object | None = None
+
+
+NOWHERE = Around()
+
+
+def around(config: Mapping[str, Any] | None = None) -> Around:
+    """Return what surrounds a call.
+
+    Args:
+        config: Given with the call; it goes before what runs around it.
+    """
+    ambient: Mapping[str, Any] | None = var_child_runnable_config.get()
+    if not (ambient or config):
+        return NOWHERE
+    named, namespace, place = None, None, None
+    for one in (config, ambient):
+        if not one:
+            continue
+        metadata = one.get("metadata") or {}
+        configurable = one.get("configurable") or {}
+        named = named or configurable.get(SITE_KEY) or metadata.get(SITE_KEY)
+        namespace = namespace or metadata.get(NAMESPACE_KEY)
+        place = place or getattr(one.get("callbacks"), "parent_run_id", None)
+    site = named or ("/".join(node_names(namespace)) if namespace else None)
+    run = run_of(config or {}) or run_of(ambient or {})
+    return Around(site, bool(named), place_of(namespace, run) or place, run)
