@@ -120,12 +120,23 @@ class Answer(Frozen):
         finish_reason: As the provider said it; None where it said nothing.
         usage: Tokens as the provider counted them.
         abstained: The model declined to answer (a head that is unsure).
+        confidence: The model's own, in [0, 1]; None where it reports none. Of the
+            moment: it is not stored.
     """
 
     message: JsonObject = Field(repr=False)
     finish_reason: str | None = None
     usage: Usage = Usage()
     abstained: bool = False
+    confidence: float | None = Field(default=None, exclude=True)
+
+    @field_validator("confidence", mode="before")
+    @classmethod
+    def _implausible_is_unknown(cls, value: object) -> object:
+        """What is no number in [0, 1] is unknown (endpoints send anything)."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if 0 <= value <= 1 else None
 
     @property
     def text(self) -> str:

@@ -21,7 +21,7 @@ from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.scoped import scoped_function
 from langchain_slm.rewriting.scopes import Answered, Layer, Scope
 from langchain_slm.routing import dialect
-from langchain_slm.routing.cascade import METADATA_KEY
+from langchain_slm.routing.dialect import METADATA_KEY
 from langchain_slm.schema import Call
 
 logger = logging.getLogger(__name__)

@@ -19,10 +19,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 from langchain_core.runnables.config import run_in_executor
 from langgraph._internal._runnable import RunnableCallable, coerce_to_runnable
@@ -38,8 +36,8 @@ from langchain_slm.rewriting.node_cache import GuidedCache, guided_policy
 from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
 from langchain_slm.rewriting.scopes import Layer, Scope
 from langchain_slm.rewriting.sites import DEFAULT_HANDLER, fingerprint, unknown_sites
-from langchain_slm.routing.binding import Guide, guide_of
-from langchain_slm.schema import Plan
+from langchain_slm.routing.binding import Guide
+from langchain_slm.routing.router import PlanLike, Router
 
 GraphT = TypeVar("GraphT")
 Builder = StateGraph[Any, Any, Any, Any]
@@ -48,7 +46,7 @@ Compiled = Pregel[Any, Any, Any, Any]
 
 def rewrite(
     graph: GraphT,
-    plan: Plan | str | Path | Mapping[str, BaseChatModel | str],
+    plan: Router | PlanLike,
     *,
     allowed_hosts: frozenset[str] | None = None,
 ) -> GraphT:
@@ -60,7 +58,7 @@ def rewrite(
 
     Args:
         graph: A `StateGraph` or a compiled graph.
-        plan: A plan, the path of a plan file, or `{site: chat model or
+        plan: A `Router`, a plan, the path of a plan file, or `{site: chat model or
             "provider:model"}`. A site is a node path (`parent/child`), with `#name`
             for the conditional edge of that name, `#branch` for any of the node.
         allowed_hosts: Hosts that a plan file may name as `base_url`; by default this
@@ -78,7 +76,9 @@ def rewrite(
     Warns:
         UserWarning: For each site of the plan that `graph` does not have.
     """
-    guide = guide_of(plan, allowed_hosts=allowed_hosts)
+    guide = (
+        plan if isinstance(plan, Router) else Router(plan, allowed_hosts=allowed_hosts)
+    )
     copied = instrument(graph, Scope(guide=guide))
     _warn_of_differences(graph, guide)
     return copied
@@ -142,7 +142,7 @@ class _Copy:
 
     def _policy(self, policy: Any) -> Any:
         guide = self._scope.guide
-        return policy if guide is None else guided_policy(policy, guide.plan_id)
+        return policy if guide is None else guided_policy(policy, guide)
 
     def _builder(self, builder: Builder, depth: int) -> Builder:
         clone = copy.copy(builder)
@@ -190,7 +190,7 @@ class _Copy:
         if self._scope.guide and compiled.cache:
             old = compiled.cache
             cache = old.cache if isinstance(old, GuidedCache) else old
-            clone.cache = GuidedCache(cache, self._scope.guide.plan_id)
+            clone.cache = GuidedCache(cache, self._scope.guide)
         return clone
 
     def _node(self, node: PregelNode, depth: int, names: Mapping[int, str]) -> PregelNode:

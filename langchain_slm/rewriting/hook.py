@@ -33,7 +33,9 @@ from langchain_slm.rewriting.scopes import (
     Scope,
     running,
 )
-from langchain_slm.routing.cascade import Ask, Route
+from langchain_slm.routing.asking import Ask
+from langchain_slm.routing.places import place_of
+from langchain_slm.routing.route import Route
 
 logger = logging.getLogger(__name__)
 CONFIG_NAMES = ("callbacks", "tags", "metadata", "run_name", "run_id")
@@ -234,9 +236,11 @@ class _Visit:
     """One call inside a scope: where it is, who answers, and what it came to."""
 
     def __init__(self, scope: Running, ask: Ask) -> None:
-        self.ask = ask
         self._scope = scope
         self._place = scope.where(ask.config.get("metadata"))
+        ask.run = scope.run
+        ask.place = place_of(self._place.namespace, scope.run)
+        self.ask = ask
         self.route = self._route()
         self._parts: list[BaseMessage] = []
         self._started_s = time.perf_counter()
@@ -289,7 +293,10 @@ def _answer(scope: Running, ask: Ask, original: Method) -> LLMResult:
     try:
         route = visit.route
         result: LLMResult
-        result = route.generate(ask, ask_original) if route else ask_original(ask)
+        if route is not None:
+            result = route.generate(ask, ask_original)
+        else:
+            result = ask_original(ask)
     except BaseException as error:
         visit.done(error)
         raise
@@ -306,7 +313,10 @@ async def _aanswer(scope: Running, ask: Ask, original: Method) -> LLMResult:
     token = SCOPE.set(ANSWERING)
     try:
         route = visit.route
-        coming = route.agenerate(ask, ask_original) if route else ask_original(ask)
+        if route is not None:
+            coming = route.agenerate(ask, ask_original)
+        else:
+            coming = ask_original(ask)
         result: LLMResult = await coming
     except Exception as error:
         await visit.adone(error)

@@ -5,6 +5,8 @@ LangGraph keys an entry by the node's name and function, and both are still the 
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +14,13 @@ from typing import Any
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 from langgraph.types import CachePolicy
 
+from langchain_slm.routing.binding import Guide
+
 Entries = Mapping[FullKey, tuple[Any, int | None]]
+MOST_MISSED = 10_000  # tasks that run or failed; beyond, an answer is of the plan then
 
 
-def guided_policy(policy: CachePolicy[Any] | None, plan_id: str) -> Any:
+def guided_policy(policy: CachePolicy[Any] | None, guide: Guide) -> Any:
     """Return `policy` with keys that hold the plan; None where there is none."""
     if policy is None:
         return None
@@ -23,43 +28,63 @@ def guided_policy(policy: CachePolicy[Any] | None, plan_id: str) -> Any:
     def key(*args: Any, **kwargs: Any) -> bytes:
         found = policy.key_func(*args, **kwargs)
         known = found.encode() if isinstance(found, str) else bytes(found)
-        return plan_id.encode() + b"/" + known
+        return guide.plan_id.encode() + b"/" + known
 
     return replace(policy, key_func=key)
 
 
 class GuidedCache(BaseCache[Any]):
-    """A graph's cache whose keys hold the plan: `@task` brings a policy of its own."""
+    """A graph's cache whose keys hold the plan: `@task` brings a policy of its own.
 
-    def __init__(self, cache: BaseCache[Any], plan_id: str) -> None:
+    An answer is kept under the plan that was there when it was looked for in vain: the
+    plan's file may have changed while the task ran.
+    """
+
+    def __init__(self, cache: BaseCache[Any], guide: Guide) -> None:
         super().__init__(serde=cache.serde)
         self.cache = cache
-        self._suffix = f"/{plan_id}"
+        self._guide = guide
+        self._missed: OrderedDict[FullKey, str] = OrderedDict()  # plan, by key
+        self._lock = threading.Lock()
 
-    def _key(self, key: FullKey) -> FullKey:
-        return key[0], key[1] + self._suffix
+    def _looked_for(self, keys: Sequence[FullKey]) -> dict[FullKey, FullKey]:
+        """Return the keys by those under which their values are kept."""
+        plan = self._guide.plan_id
+        return {_guided(key, plan): key for key in keys}
 
-    def _found(self, found: Mapping[FullKey, Any]) -> dict[FullKey, Any]:
-        return {
-            (space, key.removesuffix(self._suffix)): value
-            for (space, key), value in found.items()
-        }
+    def _found(
+        self, keys: Mapping[FullKey, FullKey], found: Mapping[FullKey, Any]
+    ) -> dict[FullKey, Any]:
+        with self._lock:
+            for kept, key in keys.items():
+                if kept not in found:
+                    self._missed[key] = kept[1].rpartition("/")[2]
+            while len(self._missed) > MOST_MISSED:
+                self._missed.popitem(last=False)
+        return {keys[kept]: value for kept, value in found.items()}
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what is cached of `keys`."""
-        return self._found(self.cache.get([self._key(key) for key in keys]))
+        sought = self._looked_for(keys)
+        return self._found(sought, self.cache.get(list(sought)))
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what is cached of `keys`."""
-        return self._found(await self.cache.aget([self._key(key) for key in keys]))
+        sought = self._looked_for(keys)
+        return self._found(sought, await self.cache.aget(list(sought)))
+
+    def _kept(self, pairs: Entries) -> Entries:
+        with self._lock:
+            plans = {key: self._missed.pop(key, self._guide.plan_id) for key in pairs}
+        return {_guided(key, plans[key]): value for key, value in pairs.items()}
 
     def set(self, pairs: Entries) -> None:
         """Cache values, each for its seconds."""
-        self.cache.set({self._key(key): value for key, value in pairs.items()})
+        self.cache.set(self._kept(pairs))
 
     async def aset(self, pairs: Entries) -> None:
         """Cache values, each for its seconds."""
-        await self.cache.aset({self._key(key): value for key, value in pairs.items()})
+        await self.cache.aset(self._kept(pairs))
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Delete what is cached of these nodes, for every plan."""
@@ -68,3 +93,7 @@ class GuidedCache(BaseCache[Any]):
     async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """Delete what is cached of these nodes, for every plan."""
         await self.cache.aclear(namespaces)
+
+
+def _guided(key: FullKey, plan: str) -> FullKey:
+    return key[0], f"{key[1]}/{plan}"

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
-from langchain_slm.rewriting.sites import NAMESPACE_KEY, node_names
+from langchain_slm.routing.asking import Ask
 from langchain_slm.routing.binding import Guide
-from langchain_slm.routing.cascade import Ask, merged
-
-RUNTIME_KEY = "__pregel_runtime"
+from langchain_slm.routing.places import NAMESPACE_KEY, node_names, run_of
+from langchain_slm.routing.turn import merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +168,7 @@ class Running(NamedTuple):
     @property
     def run(self) -> object | None:
         """The one object of this graph run that its subgraphs share."""
-        configurable = self.config.get("configurable") or {}
-        return getattr(configurable.get(RUNTIME_KEY), "control", None)
+        return run_of(self.config)
 
 
 SCOPE: ContextVar[Running | None] = ContextVar("langchain_slm_scope", default=None)

@@ -5,8 +5,7 @@ called in a conditional edge `#` and the name of the branch (`node#route`).
 
 Relies on these LangGraph attributes: `StateGraph.nodes`, `.edges`, `.waiting_edges`,
 `.branches`, `._node_defaults.error_handler`; `StateNodeSpec.runnable`;
-`BranchSpec.ends`; `Pregel.nodes`; `PregelNode.bound`; `CompiledStateGraph.builder`;
-the form of the run metadata `langgraph_checkpoint_ns`.
+`BranchSpec.ends`; `Pregel.nodes`; `PregelNode.bound`; `CompiledStateGraph.builder`.
 """
 
 from __future__ import annotations
@@ -21,25 +20,9 @@ from langgraph.pregel import Pregel
 from langchain_slm.routing.binding import ANY_BRANCH
 from langchain_slm.schema import JsonObject, content_hash
 
-NAMESPACE_KEY = "langgraph_checkpoint_ns"
 # The node that `compile` makes of `set_node_defaults(error_handler=...)`.
 DEFAULT_HANDLER = "__default_error_handler__"
 Graph = StateGraph[Any, Any, Any, Any] | Pregel[Any, Any, Any, Any]
-
-
-def node_names(namespace: str) -> tuple[str, ...]:
-    """Return the names of the nodes in a checkpoint namespace, without its ids.
-
-    Example:
-        >>> node_names("math:4f1c|agent:77aa")
-        ('math', 'agent')
-        >>> node_names("math|1|agent:77aa")
-        ('math', 'agent')
-    """
-    parts = (part.partition(":") for part in namespace.split("|") if namespace)
-    # A bare number counts the calls of one subgraph; any other part is a node, also
-    # without an id (a subgraph with `checkpointer=True`).
-    return tuple(name for name, has_id, _ in parts if has_id or not name.isdigit())
 
 
 def nodes_of(graph: Graph) -> Mapping[str, Any]:

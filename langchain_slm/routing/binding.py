@@ -19,9 +19,11 @@ from langchain_core.messages import BaseMessage
 from langchain_slm.clustering import task_of
 from langchain_slm.errors import PlanError
 from langchain_slm.routing import dialect
-from langchain_slm.routing.cascade import Ask, Route
+from langchain_slm.routing.asking import Ask
+from langchain_slm.routing.engine import Engine
 from langchain_slm.routing.plan_file import read_plan
 from langchain_slm.routing.policy import EscalateOnInvalid, NeverEscalate, Policy
+from langchain_slm.routing.route import Route
 from langchain_slm.routing.targets import by_name, chat_model, check_host
 from langchain_slm.schema import (
     Artefact,
@@ -40,19 +42,19 @@ POLICIES: Mapping[str, Policy] = {
     "never": NeverEscalate(),
 }
 _INSTRUCTIONS = ("system", "developer")
-_Targets: TypeAlias = Mapping[tuple[ModelSpec, Artefact | None], BaseChatModel]
+Targets: TypeAlias = dict[tuple[ModelSpec, Artefact | None], BaseChatModel]
 
 
 class Guide(Protocol):
-    """Says what answers a call.
+    """Says what answers a call."""
 
-    Attributes:
-        plan_id: Equal only where every call would be answered alike.
-        fingerprint: Of the graph that it was made for; None if unknown.
-    """
+    @property
+    def plan_id(self) -> str:
+        """Equal only where every call would be answered alike."""
 
-    plan_id: str
-    fingerprint: str | None
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the graph that it was made for; None if unknown."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -92,6 +94,13 @@ class PlanGuide:
         plan: The plan; only its active decisions bind.
         folder: Where the files of its artefacts lie.
         allowed_hosts: Hosts that it may name; None for the default.
+        engine: What the requests share; None for one of its own.
+        policy: When the reference is asked, in the place of what the plan says.
+        known: Targets that exist already, of an earlier plan.
+
+    Attributes:
+        plan: The plan.
+        targets: One chat model for each model and artefact that it binds.
 
     Raises:
         CatalogError: If the key of a bound model is not in the environment.
@@ -100,8 +109,16 @@ class PlanGuide:
     """
 
     def __init__(
-        self, plan: Plan, *, folder: Path, allowed_hosts: frozenset[str] | None = None
+        self,
+        plan: Plan,
+        *,
+        folder: Path,
+        allowed_hosts: frozenset[str] | None = None,
+        engine: Engine | None = None,
+        policy: Policy | None = None,
+        known: Targets | None = None,
     ) -> None:
+        self.plan = plan
         self.plan_id = plan.computed_hash()[:12]
         self.fingerprint = plan.fingerprint
         bindings = [d.binding for d in plan.active if d.binding is not None]
@@ -109,9 +126,14 @@ class PlanGuide:
             check_host(binding.model, allowed_hosts)
         # One instance per model: clients keep their connections.
         once = {(binding.model, binding.artefact): binding for binding in bindings}
-        targets = {key: bound_model(binding, folder) for key, binding in once.items()}
+        known = known or {}
+        self.targets: Targets = {
+            key: known.get(key) or bound_model(binding, folder)
+            for key, binding in once.items()
+        }
+        self._engine, self._policy = engine or Engine(), policy
         active = dict.fromkeys(decision.site for decision in plan.active)
-        self._sites = {site: _site(site, plan, targets) for site in active}
+        self._sites = {site: self._site(site) for site in active}
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -123,27 +145,42 @@ class PlanGuide:
         decided = self._sites.get(site)
         return None if decided is None else decided.route(site, ask)
 
+    @property
+    def models(self) -> list[BaseChatModel]:
+        """The bound models."""
+        return list(self.targets.values())
 
-def _site(site: str, plan: Plan, targets: _Targets) -> _Site:
-    # Also the tasks that are kept: a call of theirs must not pass for another's.
-    tasks = tuple(d.task for d in plan.decisions if d.site == site and d.task is not None)
-    routes = {
-        (d.task.task_id if d.task else None, d.reference): _route(d, d.binding, targets)
-        for d in plan.active
-        if d.site == site and d.binding is not None
-    }
-    return _Site(tasks, routes)
+    def bound_name(self, site: str) -> str | None:
+        """Return the name of a model that is bound at `site`; None for none."""
+        decided = self._sites.get(site)
+        routes = iter(() if decided is None else decided.routes.values())
+        first = next(routes, None)
+        return None if first is None else first.name
 
+    def _site(self, site: str) -> _Site:
+        # Also the tasks that are kept: a call of theirs must not pass for another's.
+        decisions = [d for d in self.plan.decisions if d.site == site]
+        active = [d for d in self.plan.active if d.site == site]
+        routes = {
+            (d.task.task_id if d.task else None, d.reference): self._route(d, d.binding)
+            for d in active
+            if d.binding is not None
+        }
+        return _Site(tuple(d.task for d in decisions if d.task is not None), routes)
 
-def _route(decision: Decision, binding: Binding, targets: _Targets) -> Route:
-    return Route(
-        site=decision.site,
-        target=targets[binding.model, binding.artefact],
-        name=binding.model.name,
-        rule=decision.decision,
-        policy=POLICIES[binding.escalation],
-        labels=binding.labels,
-    )
+    def _route(self, decision: Decision, binding: Binding) -> Route:
+        return Route(
+            site=decision.site,
+            target=self.targets[binding.model, binding.artefact],
+            name=binding.model.name,
+            rule=decision.decision,
+            policy=self._policy or POLICIES[binding.escalation],
+            labels=binding.labels,
+            engine=self._engine,
+            spec=binding.model,
+            task=decision.task.task_id if decision.task else None,
+            plan=self.plan_id,
+        )
 
 
 def _task_id(site: str, ask: Ask, tasks: tuple[Task, ...]) -> str | None:
@@ -215,45 +252,74 @@ class MappingGuide:
 
     fingerprint: str | None = None
 
-    def __init__(self, mapping: Mapping[str, BaseChatModel | str]) -> None:
+    def __init__(
+        self,
+        mapping: Mapping[str, BaseChatModel | str],
+        *,
+        engine: Engine | None = None,
+        policy: Policy | None = None,
+    ) -> None:
         # Never equal to another's: nothing says that two mappings answer alike.
         self.plan_id = uuid4().hex[:12]
-        self._routes = {site: _mapped(site, model) for site, model in mapping.items()}
+        self._engine, self._policy = engine or Engine(), policy
+        self._routes = {site: self._mapped(site, to) for site, to in mapping.items()}
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that have a binding."""
         return tuple(self._routes)
 
+    @property
+    def models(self) -> list[BaseChatModel]:
+        """The bound models."""
+        return [route.target for route in self._routes.values() if route.target]
+
     def route(self, site: str, ask: Ask) -> Route | None:
         """Return what answers a call at `site`; None for the model that was called."""
         del ask
+        return self._bound(site)
+
+    def bound_name(self, site: str) -> str | None:
+        """Return the name of the model that is bound at `site`; None for none."""
+        found = self._bound(site)
+        return None if found is None else found.name
+
+    def _bound(self, site: str) -> Route | None:
         found = self._routes.get(site)
         if found is None and "#" in site:
             found = self._routes.get(f"{site.partition('#')[0]}#{ANY_BRANCH}")
         return found
 
-
-def _mapped(site: str, model: BaseChatModel | str) -> Route:
-    if not isinstance(site, str):
-        msg = f"a mapping binds sites by their path, not by a {type(site).__name__}"
-        raise PlanError(msg, site=site)
-    target = by_name(model) if isinstance(model, str) else model
-    if not isinstance(target, BaseChatModel):
-        msg = (
-            f"site {site!r}: {type(model).__name__} is neither a chat model nor "
-            '"provider:model"'
+    def _mapped(self, site: str, model: BaseChatModel | str) -> Route:
+        if not isinstance(site, str):
+            msg = f"a mapping binds sites by their path, not by a {type(site).__name__}"
+            raise PlanError(msg, site=site)
+        target = by_name(model) if isinstance(model, str) else model
+        if not isinstance(target, BaseChatModel):
+            msg = (
+                f"site {site!r}: {type(model).__name__} is neither a chat model nor "
+                '"provider:model"'
+            )
+            raise PlanError(msg, site=site)
+        return Route(
+            site=site,
+            target=target,
+            name=dialect.model_name(target),
+            rule="mapping",
+            policy=self._policy or POLICIES["on_invalid"],
+            engine=self._engine,
+            plan=self.plan_id,
         )
-        raise PlanError(msg, site=site)
-    name = dialect.model_name(target)
-    return Route(site, target, name, rule="mapping", policy=POLICIES["on_invalid"])
 
 
 def guide_of(
     plan: Plan | str | Path | Mapping[str, BaseChatModel | str],
     *,
     allowed_hosts: frozenset[str] | None = None,
-) -> Guide:
+    engine: Engine | None = None,
+    policy: Policy | None = None,
+    known: Targets | None = None,
+) -> PlanGuide | MappingGuide:
     """Return what a plan, a plan file or a mapping says of each call.
 
     Raises:
@@ -261,12 +327,21 @@ def guide_of(
         MissingExtraError: If a bound model needs a package that is not installed.
         PlanError: If it cannot be used, or names a host that is not allowed.
     """
+    if isinstance(plan, Mapping):
+        return MappingGuide(plan, engine=engine, policy=policy)
     if isinstance(plan, str | Path):
         path = Path(plan)
-        return PlanGuide(read_plan(path), folder=path.parent, allowed_hosts=allowed_hosts)
-    if isinstance(plan, Plan):
-        return PlanGuide(plan, folder=Path(), allowed_hosts=allowed_hosts)
-    if isinstance(plan, Mapping):
-        return MappingGuide(plan)
-    msg = f"a plan is a Plan, a path or a mapping, not a {type(plan).__name__}"
-    raise PlanError(msg, type=type(plan).__name__)
+        plan, folder = read_plan(path), path.parent
+    elif isinstance(plan, Plan):
+        folder = Path()
+    else:
+        msg = f"a plan is a Plan, a path or a mapping, not a {type(plan).__name__}"
+        raise PlanError(msg, type=type(plan).__name__)
+    return PlanGuide(
+        plan,
+        folder=folder,
+        allowed_hosts=allowed_hosts,
+        engine=engine,
+        policy=policy,
+        known=known,
+    )

@@ -1,211 +1,497 @@
-"""One call: the bound model first, the reference when its answer breaks its contract.
+"""One request: the bound model first, the reference when its answer breaks its contract.
 
-Sync, async, whole and streamed calls share `Attempt`, which judges, marks and releases;
-they differ only in how a model is called. After a chunk has reached the app a failure
-is a `BrokenStreamError`, never a second answer glued to the first.
+`Cascade` says who is asked next, judges, marks, and counts. After a chunk has reached the
+app a failure is a `BrokenStreamError`, never a second answer glued to the first. All that
+is asked for one request shares its attempts, its deadline and its dollars; the clients'
+own retries are switched off, and the reference is asked again in their place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import re
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Sequence,
-)
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import LLMResult
 
-from langchain_slm.errors import BrokenStreamError
-from langchain_slm.routing import dialect
-from langchain_slm.routing.holding import hold
-from langchain_slm.routing.policy import Contract, Policy, contract_of, is_truncated
+from langchain_slm.errors import (
+    BrokenStreamError,
+    BudgetExceededError,
+    DeadlineExceededError,
+    EndpointError,
+    IncompleteAnswerError,
+    SLMError,
+)
+from langchain_slm.routing import allowance, asking, dialect
+from langchain_slm.routing.asking import Ask, Result
+from langchain_slm.routing.bill import Bill
+from langchain_slm.routing.counters import Decided
+from langchain_slm.routing.dialect import METADATA_KEY
+from langchain_slm.routing.engine import Callee
+from langchain_slm.routing.failures import (
+    is_callers_fault,
+    is_transient,
+    is_typed,
+    named,
+    status_of,
+    wait_s,
+)
+from langchain_slm.routing.holding import NOTHING_HELD, hold
+from langchain_slm.routing.policy import Complete, Contract, contract_of, is_truncated
+from langchain_slm.routing.redacting import scrub_error
+from langchain_slm.routing.turn import Turn, merged
+
+if TYPE_CHECKING:
+    from langchain_slm.routing.route import Route
 
 logger = logging.getLogger(__name__)
-# Key of `response_metadata` under which a message says who answered, and why.
-METADATA_KEY = "langchain_slm"
+COMPLETE = Complete()
+LONGEST_PAUSE_S = 600.0  # before another try of a request without a deadline
+REMEDIES = {
+    "attempts used up": "raise `max_attempts`, or retry in fewer layers",
+    "circuit open": "its endpoint failed again and again: see to it, or retry later",
+    "spend limit": "give `prices` for it or raise the limit",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One model call as the app made it.
-
-    Attributes:
-        source: The model that the app called.
-        messages: What it was asked.
-        stop: Stop words.
-        config: callbacks, tags, metadata, run_name and run_id of the call.
-        options: Everything else that was bound or passed, in the source's dialect.
-    """
-
-    source: BaseChatModel
-    messages: list[BaseMessage]
-    stop: list[str] | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def second(self) -> Ask:
-        """Return the call for another run: a run id is given away only once."""
-        config = {**self.config, "run_id": None}
-        return Ask(self.source, self.messages, self.stop, config, dict(self.options))
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What answers at a site instead of the source.
+class Cascade:
+    """One request from its first try to its answer or its failure.
 
     Attributes:
-        site: Where.
-        target: The bound model.
-        name: Its name in plans and reports.
-        rule: What bound it: "proven", "provisional" or "mapping".
-        policy: When the source is asked after all.
-        labels: Closed set that the answer must belong to; empty where there is none.
-        provider: The target's.
-        plain: The contract of a call that asks for nothing but text.
+        settled: The app has its answer.
     """
 
-    site: str
-    target: BaseChatModel
-    name: str
-    rule: str
-    policy: Policy
-    labels: tuple[str, ...] = ()
-    provider: str = field(init=False)
-    plain: Contract = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        provider = dialect.provider_name(self.target)
-        reports = provider in dialect.REPORTS_FINISH_REASON
-        plain = Contract(labels=self.labels, finish_reason_required=reports)
-        object.__setattr__(self, "provider", provider)
-        object.__setattr__(self, "plain", plain)
-
-    def generate(self, ask: Ask, original: Callable[[Ask], LLMResult]) -> LLMResult:
-        """Answer `ask` with the target, or with `original` on escalation."""
-        attempt = Attempt(self, ask)
-        if attempt.refusal is None:
-            try:
-                result = self.target.generate([ask.messages], **attempt.arguments())
-                if attempt.accepts(result):
-                    return result
-            except Exception as error:  # noqa: BLE001 - malformed bodies raise anything
-                attempt.failed(error)
-        return attempt.escalated(original(ask.second()))
-
-    async def agenerate(
-        self, ask: Ask, original: Callable[[Ask], Awaitable[LLMResult]]
-    ) -> LLMResult:
-        """Answer `ask` with the target, or with `original` on escalation."""
-        attempt = Attempt(self, ask)
-        if attempt.refusal is None:
-            try:
-                arguments = attempt.arguments()
-                result = await self.target.agenerate([ask.messages], **arguments)
-                if attempt.accepts(result):
-                    return result
-            except Exception as error:  # noqa: BLE001 - malformed bodies raise anything
-                attempt.failed(error)
-        return attempt.escalated(await original(ask.second()))
-
-    def stream(
-        self, ask: Ask, original: Callable[[Ask], Iterator[BaseMessage]]
-    ) -> Iterator[BaseMessage]:
-        """Answer `ask` in chunks.
-
-        Raises:
-            BrokenStreamError: If the target fails after a chunk was given away.
-        """
-        attempt = Attempt(self, ask)
-        if attempt.refusal is None:
-            try:
-                arguments = attempt.stream_arguments()
-                for chunk in self.target.stream(ask.messages, **arguments):
-                    yield from attempt.take(chunk)
-                yield from attempt.complete()
-            except Exception as error:  # noqa: BLE001 - malformed bodies raise anything
-                attempt.failed(error)
-            if attempt.refusal is None:
-                return
-        for spare in original(ask.second()):
-            yield attempt.marked(spare)
-
-    async def astream(
-        self, ask: Ask, original: Callable[[Ask], AsyncIterator[BaseMessage]]
-    ) -> AsyncIterator[BaseMessage]:
-        """Answer `ask` in chunks.
-
-        Raises:
-            BrokenStreamError: If the target fails after a chunk was given away.
-        """
-        attempt = Attempt(self, ask)
-        if attempt.refusal is None:
-            try:
-                arguments = attempt.stream_arguments()
-                async with _closing(
-                    self.target.astream(ask.messages, **arguments)
-                ) as chunks:
-                    async for chunk in chunks:
-                        for released in attempt.take(chunk):
-                            yield released
-                for released in attempt.complete():
-                    yield released
-            except Exception as error:  # noqa: BLE001 - malformed bodies raise anything
-                attempt.failed(error)
-            if attempt.refusal is None:
-                return
-        async with _closing(original(ask.second())) as spares:
-            async for spare in spares:
-                yield attempt.marked(spare)
-
-
-@asynccontextmanager
-async def _closing(
-    chunks: AsyncIterator[BaseMessage],
-) -> AsyncIterator[AsyncIterator[BaseMessage]]:
-    """Close a stream that the app leaves early, at once rather than when collected."""
-    try:
-        yield chunks
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
-
-
-class Attempt:
-    """The bound model's try at one call: what it was asked, and what came of it.
-
-    Attributes:
-        contract: What its answer must satisfy.
-        held: The callbacks to call it with.
-        refusal: Why the reference has to answer; None while the target may.
-    """
-
-    def __init__(self, route: Route, ask: Ask) -> None:
-        self._route = route
-        self._ask = ask
-        self._chunks: list[BaseMessage] = []
-        self._released = False
+    def __init__(self, route: Route, ask: Ask, *, streamed: bool = False) -> None:
+        self._route, self._ask, self._streamed = route, ask, streamed
+        self._engine = route.engine
+        self._began, self._began_s = time.monotonic(), time.time()
+        self._allowance = allowance.take(
+            self._engine.limits, ask.place, ask.messages, self._began
+        )
+        self._target: Callee | None = route.bound  # None once it has been asked
+        self._reference: Callee | None = None
+        self._last: Turn | None = None
+        self._asked: dict[str, int] = {}
+        self._tries = 0
+        self._bound_asked = False
+        self._bill = Bill(self._engine, ask, self._allowance)
+        self._mistake: Exception | None = None  # of the reference's last try
+        self._failure: Exception | None = None
         self._marked = False
-        self.refusal: str | None = None
-        self.contract = self._contract()
-        policy = route.policy
-        self._waits = policy.escalates and policy.waits(self.contract)
-        self.held = hold(ask.config.get("callbacks"), active=policy.escalates)
+        self.settled = False
+        self.reason: str | None = None
+        self._contract = self._contract_of_target()
 
-    def _contract(self) -> Contract:
+    @property
+    def failure(self) -> Exception:
+        """What reaches the app in the place of an answer."""
+        return self._failure or SLMError("a request ended without an answer")
+
+    # Who is asked next
+
+    def next_turn(self) -> Turn | None:
+        """Return the next try; None when the request is settled or has failed."""
+        if self.settled or self._failure is not None:
+            return None
+        if (target := self._target) is not None:
+            self._target = None
+            if self._may_ask(target):
+                self._last = self._turn_of_target(target)
+                return self._last
+            if self._failure is not None:
+                return None
+        turn = self._turn_of_reference()
+        self._last = turn or self._last  # who was asked last
+        return turn
+
+    def _may_ask(self, target: Callee) -> bool:
+        if self.reason is not None:  # pinned to its provider
+            return False
+        why = self._barred(target)
+        if why is None and target.breaker is not None and not target.breaker.allows():
+            why = "circuit open"
+        if why is None:
+            return True
+        self._refuse(why)
+        if not self._route.policy.escalates:
+            late = why == "time used up"
+            error = DeadlineExceededError("") if late else self._used_up(target, why)
+            self._failure = self._final(error, target)
+        return False
+
+    def _barred(self, callee: Callee) -> str | None:
+        """Return which limit keeps the bound model from being asked."""
+        left = self._allowance
+        if callee.is_remote:
+            if left.deadline is not None and self._began >= left.deadline:
+                return "time used up"
+            # The last attempt is the reference's: nobody stands behind it.
+            escalates = self._route.policy.escalates
+            kept = 1 if escalates and self._engine.limits.max_attempts > 1 else 0
+            if left.attempts <= kept:
+                return "attempts used up"
+        limit = self._engine.forbids(callee, self._ask, self._allowance.usd)
+        if limit is not None and limit.at_limit == "refuse":
+            return "spend limit"
+        return None
+
+    def _turn_of_target(self, target: Callee) -> Turn:
+        policy = self._route.policy
+        limit = self._allowance.deadline if target.is_remote else None
+        if limit is not None and policy.escalates:
+            # The other half is the reference's.
+            limit = self._began + (limit - self._began) / 2
+        held = NOTHING_HELD
+        if not self._ask.direct:
+            held = hold(self._ask.config.get("callbacks"), active=policy.escalates)
+        return Turn(
+            target,
+            is_bound=True,
+            policy=policy,
+            contract=self._contract,
+            held=held,
+            limit=limit,
+            last_limit=self._allowance.deadline if target.is_remote else None,
+            wait_s=0.0,
+            most_chunks=self._engine.limits.max_chunks,
+            show=self._show,
+        )
+
+    def _turn_of_reference(self) -> Turn | None:
+        reference = self._reference
+        if reference is None:
+            stated = dialect.stated_name(self._ask.options)
+            reference = self._engine.reference(self._ask.source, stated)
+            self._reference = reference
+        pause_s = self._pause_s(reference)
+        if pause_s is None:
+            return None
+        direct_policy = COMPLETE if self._ask.direct else None
+        finish = reference.states_finish
+        return Turn(
+            reference,
+            is_bound=False,
+            policy=direct_policy,
+            contract=Contract(finish_reason_required=finish),
+            held=NOTHING_HELD,
+            limit=self._allowance.deadline if reference.is_remote else None,
+            wait_s=pause_s,
+            most_chunks=self._engine.limits.max_chunks,
+            show=self._show,
+        )
+
+    def _pause_s(self, reference: Callee) -> float | None:
+        """Return how long to wait before the reference is asked; None for never again."""
+        mistake, deadline = self._mistake, self._allowance.deadline
+        error = self._end_of_tries(reference)
+        if error is None:
+            pause_s = 0.0
+            if mistake is not None:
+                spread = random.random()  # noqa: S311 - no secret
+                pause_s = wait_s(mistake, self._tries - 1, spread=spread)
+            # Without a deadline nobody waits as long as a server may ask for.
+            until = time.monotonic() + LONGEST_PAUSE_S if deadline is None else deadline
+            if time.monotonic() + pause_s < until:
+                return pause_s
+            error = mistake or DeadlineExceededError("")
+        self._failure = self._final(error, reference)
+        return None
+
+    def _end_of_tries(self, reference: Callee) -> Exception | None:
+        """Return why the reference is not asked (again); None where it may be."""
+        mistake = self._mistake
+        if mistake is not None:
+            tries = None if self._ask.direct else reference.tries
+            if not is_transient(mistake) or self._tries == tries:
+                return mistake
+        if reference.is_remote and self._allowance.attempts <= 0:
+            return mistake or self._used_up(reference, "attempts used up")
+        limit = self._engine.forbids(reference, self._ask, self._allowance.usd)
+        return None if limit is None else self._used_up(reference, "spend limit")
+
+    def _used_up(self, callee: Callee, what: str) -> BudgetExceededError:
+        site = self._route.site
+        before = self._before() if callee is self._reference else None
+        said = f"; {before}" if before else ""
+        if (failure := self._allowance.failure) is not None:
+            said += f"; the request failed before: {failure}"
+        msg = f"site {site!r}: {what}: {callee.name} is not asked{said}; {REMEDIES[what]}"
+        return BudgetExceededError(msg, site=site, model=callee.name, limit=what)
+
+    def _before(self) -> str | None:
+        """Return what became of the bound model; None where it is not known yet."""
+        if self.reason is None:
+            return None
+        how = "was asked before" if self._bound_asked else "was not asked"
+        return f"{self._route.name} {how}: {self.reason}"
+
+    # How it is asked
+
+    def asked(self, turn: Turn, original: Callable[[Ask], Result]) -> Result:
+        """Return the whole answer of the model whose turn it is."""
+        self._begin(turn)
+        return asking.answer(self._ask, turn, original)
+
+    async def aasked(
+        self, turn: Turn, original: Callable[[Ask], Awaitable[Result]]
+    ) -> Result:
+        """Return the whole answer of the model whose turn it is."""
+        self._begin(turn)
+        return await asking.aanswer(self._ask, turn, original)
+
+    def streamed(
+        self, turn: Turn, original: Callable[[Ask], Iterator[BaseMessage]]
+    ) -> Iterator[BaseMessage]:
+        """Return the chunks of the model whose turn it is."""
+        self._begin(turn)
+        return asking.chunks(self._ask, turn, original)
+
+    def astreamed(
+        self, turn: Turn, original: Callable[[Ask], AsyncIterator[BaseMessage]]
+    ) -> AsyncIterator[BaseMessage]:
+        """Return the chunks of the model whose turn it is."""
+        self._begin(turn)
+        return asking.achunks(self._ask, turn, original)
+
+    def _begin(self, turn: Turn) -> None:
+        callee, turn.begun = turn.callee, True
+        if callee.is_remote:
+            self._allowance.attempts -= 1
+            self._asked[callee.name] = self._asked.get(callee.name, 0) + 1
+        if turn.is_bound:
+            self._bound_asked = True
+        else:
+            self._tries += 1
+
+    # What came of it
+
+    def accepts(self, turn: Turn, result: Result) -> bool:
+        """Whether a whole answer is the app's; marks it if so."""
+        message = _message(result)
+        if message is None:
+            if turn.judged:
+                self._reject(turn, "no answer")
+            else:
+                self._settle(turn)
+            return self.settled
+        # Tokens that a listener was sent show tool arguments as they came: of a message
+        # made of them LangChain repairs what was cut.
+        heard = turn.held.chunks() if turn.held is not NOTHING_HELD else ()
+        self._bill.charge(turn, message)
+        why = turn.objection(merged(heard) if heard else message)
+        if why is not None:
+            self._reject(turn, why)
+            return False
+        if turn.is_bound and (added := dialect.restore(message, self._ask.options)):
+            message.additional_kwargs = {**message.additional_kwargs, **added}
+        self._settle(turn)
+        self._show(message)
+        turn.held.release()
+        return True
+
+    def completed(self, turn: Turn) -> Iterator[BaseMessage]:
+        """Yield what is still due to the app, now that a stream has ended.
+
+        Raises:
+            BrokenStreamError: If chunks were given away of an answer that is no good.
+        """
+        if not turn.chunks:
+            if turn.judged:
+                self._reject(turn, "no answer")
+            else:
+                self._settle(turn)
+            return
+        whole = turn.whole()
+        self._bill.charge(turn, whole)
+        why = turn.objection(whole)
+        if why is None and turn.judged and dialect.is_mended(whole):
+            why = "incomplete (the arguments of a tool call)"
+        cut = turn.is_open and is_truncated(dialect.answer_of(whole))
+        if why is None:
+            added = self._restored(turn, whole)
+            self._settle(turn)
+            yield from () if turn.is_open else turn.open()
+            yield from added
+            yield from self._priced(whole)
+        elif not turn.is_open:
+            self._reject(turn, why)
+        elif cut:
+            # The app may have set the limit itself, and sees the provider's reason.
+            logger.info("site %r: %s: %s", self._route.site, turn.callee.name, why)
+            self._settle(turn)
+            yield _note(whole, reason=why)
+            yield from self._priced(whole)
+        else:
+            turn.report(works=True)
+            raise self._broken(turn, why)
+
+    def _restored(self, turn: Turn, whole: AIMessage) -> list[BaseMessage]:
+        """Return the chunk that adds what the source's parser looks for, if any."""
+        added = dialect.restore(whole, self._ask.options) if turn.is_bound else {}
+        if added and isinstance(whole, AIMessageChunk):
+            return [AIMessageChunk(content="", id=whole.id, additional_kwargs=added)]
+        whole.additional_kwargs.update(added)
+        return []
+
+    def _priced(self, whole: AIMessage) -> Iterator[BaseMessage]:
+        # Of a stream the cost is known at its end only.
+        if self._bill.usd is not None:
+            yield _note(whole, usd=self._bill.usd)
+
+    def failed(self, turn: Turn, error: Exception) -> None:
+        """Take note that a try failed."""
+        self.settled = False
+        if turn.begun:  # else it waited for its turn until it was too late
+            self._bill.waste(turn, error)
+            turn.report(works=turn.charged or is_callers_fault(error))
+        broken = error if isinstance(error, BrokenStreamError) else None
+        if turn.is_bound and not self._route.policy.escalates:
+            self._failure = self._final(error, turn.callee)
+        elif turn.is_open or broken:
+            self._failure = broken or self._broken(turn, named(error), error)
+        elif not turn.is_bound:
+            self._mistake = error
+        else:
+            self._refuse(named(error))
+
+    def _reject(self, turn: Turn, why: str) -> None:
+        self._bill.waste(turn)
+        turn.report(works=True)
+        if turn.is_bound:
+            self._refuse(why)
+            return
+        site, name = self._route.site, turn.callee.name
+        msg = f"site {site!r}: the answer of {name} is {why}; retry the call"
+        self._mistake = IncompleteAnswerError(msg, site=site, model=name, reason=why)
+
+    def _refuse(self, why: str) -> None:
+        self.reason = why
+        logger.info("site %r: %s escalated: %s", self._route.site, self._route.name, why)
+
+    def _settle(self, turn: Turn) -> None:
+        self.settled = True
+        turn.report(works=True)
+
+    def _broken(
+        self, turn: Turn, why: str, cause: Exception | None = None
+    ) -> BrokenStreamError:
+        site, name = self._route.site, turn.callee.name
+        msg = (
+            f"site {site!r}: the stream of {name} failed after chunks had been released: "
+            f"{why}; retry the call"
+        )
+        error = BrokenStreamError(msg, site=site, model=name, reason=why)
+        if cause is not None:
+            error.__cause__ = scrub_error(cause, turn.callee.secrets)
+        return error
+
+    def _final(self, error: Exception, callee: Callee) -> Exception:
+        """Return what the app gets to see of a failure."""
+        site, name = self._route.site, callee.name
+        clean = scrub_error(error, callee.secrets)
+        fields = {"site": site, "model": name, "status": status_of(error)}
+        if isinstance(error, DeadlineExceededError):
+            limit_s = self._engine.limits.deadline_s
+            said = f" ({error})" if error.fields else ""  # of the model's own limits
+            msg = f"site {site!r}: {name} did not answer within {limit_s} s{said}"
+            final: Exception = DeadlineExceededError(msg, **fields, limit=limit_s)
+        elif clean is error and (is_typed(error) or not self._ask.direct):
+            final = error
+        else:
+            msg = (
+                f"site {site!r}: {name} does not answer as a chat model: {named(error)}; "
+                "check its base_url and what serves it"
+            )
+            final = EndpointError(msg, **fields)
+            final.__cause__ = clean
+        if callee is self._reference and (before := self._before()) is not None:
+            final.add_note(before)
+        return final
+
+    # What is said of it
+
+    def _show(self, message: BaseMessage) -> None:
+        """Say in a message, or in the first chunk of one, who answers and why."""
+        turn, route = self._last, self._route
+        if self._marked or turn is None:
+            return
+        self._marked = True
+        inner: Any = {}
+        if turn.callee.is_router:  # it says which of its models answered
+            inner = message.response_metadata.get(METADATA_KEY) or inner
+        message.response_metadata = {
+            **message.response_metadata,
+            METADATA_KEY: {
+                "site": route.site,
+                "task": route.task,
+                "model": inner.get("model", turn.callee.name),
+                "provider": inner.get("provider", turn.callee.provider),
+                "bound": route.name,
+                "rule": route.rule,
+                "plan": route.plan,
+                "escalated": self._escalated(turn),
+                "reason": self.reason,
+                "attempts": sum(self._asked.values()),
+                "usd": self._bill.usd if self.settled else None,
+                "failed_usd": self._bill.failed_usd,
+            },
+        }
+
+    def _escalated(self, turn: Turn) -> bool:
+        return self._route.bound is not None and not turn.is_bound
+
+    def ended(self) -> None:
+        """Count the request; keep what it has left where it may be made again."""
+        turn, route = self._last, self._route
+        self._last = None  # it shows messages by a method of this object: a cycle
+        error: type[BaseException] | None = None
+        if self._failure is not None:
+            error = type(self._failure)
+            self._allowance.failure = self._allowance.failure or named(self._failure)
+            allowance.leave(self._allowance, self._ask.place, self._ask.messages)
+        elif not self.settled:  # cancelled, or left
+            raised = sys.exc_info()[1] or self.failure
+            error = type(raised)
+            if isinstance(raised, asyncio.CancelledError):  # a node's time-out, say
+                allowance.leave(self._allowance, self._ask.place, self._ask.messages)
+            if turn is not None and turn.begun:
+                self._bill.waste(turn, raised)
+        reason = self.reason
+        if reason is None and self._failure is not None:
+            reason = named(self._failure)
+        reference = turn.callee if turn is not None else self._reference or route.bound
+        self._engine.ended(
+            Decided(
+                site=route.site,
+                task=route.task,
+                model=reference.name if reference else "",
+                provider=reference.provider if reference else "",
+                bound=route.name,
+                rule=route.rule,
+                plan=route.plan,
+                escalated=turn is not None and self._escalated(turn),
+                reason=reason,
+                error=None if error is None else error.__name__,
+                asked=self._asked,
+                usd=self._bill.usd,
+                failed_usd=self._bill.failed_usd,
+                input_tokens=self._bill.usage.input_tokens if self.settled else None,
+                output_tokens=self._bill.usage.output_tokens if self.settled else None,
+                started_s=self._began_s,
+                latency_s=time.monotonic() - self._began,
+                streamed=self._streamed,
+            )
+        )
+
+    def _contract_of_target(self) -> Contract:
         """Return the contract; refuse the call where no other model can keep it."""
         plain = self._route.plain
         options = dialect.stated(self._ask.source, self._ask.options)
-        if not options:
+        if not options or self._target is None:
             return plain
         try:
             tools = dialect.tools_of(options)
@@ -224,196 +510,15 @@ class Attempt:
         self._refuse(why)
         return plain
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of the target's `generate`."""
-        ask = self._ask
-        options = dialect.adapt(ask.source, self._route.target, ask.options)
-        stop = options.pop("stop", None)
-        return {
-            **ask.config,
-            **options,
-            "callbacks": self.held.callbacks,
-            "stop": ask.stop or ([stop] if isinstance(stop, str) else stop),
-        }
 
-    def stream_arguments(self) -> dict[str, Any]:
-        """Return the arguments of the target's `stream`."""
-        arguments = self.arguments()
-        config = {key: arguments.pop(key) for key in {*self._ask.config, "callbacks"}}
-        return {"config": {k: v for k, v in config.items() if v is not None}, **arguments}
-
-    def failed(self, error: Exception) -> None:
-        """Take note of the target's failure; raise it where nobody else may answer.
-
-        Raises:
-            BrokenStreamError: If a chunk was given away.
-        """
-        if not self._route.policy.escalates:
-            raise error
-        if not self._released:
-            self._refuse(named(error))
-        elif isinstance(error, BrokenStreamError):
-            raise error
-        else:
-            raise self._broken(named(error)) from error
-
-    def accepts(self, result: LLMResult) -> bool:
-        """Whether the target's whole answer keeps its contract; marks it if so."""
-        message = _message(result)
-        if message is None:
-            if self._route.policy.escalates:
-                self._refuse("no answer")
-            return not self._route.policy.escalates
-        # Tokens that a listener was sent show tool arguments as they came: of a message
-        # made of them LangChain repairs what was cut.
-        heard = self.held.chunks()
-        why = self._objection(merged(heard) if heard else message)
-        if why is not None:
-            self._refuse(why)
-            return False
-        if added := dialect.restore(message, self._ask.options):
-            message.additional_kwargs = {**message.additional_kwargs, **added}
-        self._mark(message, escalated=False)
-        self.held.release()
-        return True
-
-    def _objection(self, message: AIMessage) -> str | None:
-        policy = self._route.policy
-        if not policy.escalates:
-            return None
-        return policy.objection(dialect.answer_of(message), self.contract)
-
-    def escalated(self, result: LLMResult) -> LLMResult:
-        """Mark the reference's answer with why it was asked."""
-        message = _message(result)
-        if message is not None:
-            self._mark(message, escalated=True)
-        return result
-
-    def take(self, chunk: BaseMessage) -> list[BaseMessage]:
-        """Return the chunks that may reach the app now."""
-        self._chunks.append(chunk)
-        if self._released:
-            return [chunk]
-        if self._waits or (self._route.policy.escalates and not _begins(chunk)):
-            return []
-        return self._release()
-
-    def complete(self) -> list[BaseMessage]:
-        """Return what is still due to the app, now that the stream has ended.
-
-        Raises:
-            BrokenStreamError: If chunks were given away of an answer that is no good.
-        """
-        if not self._chunks:
-            if self._route.policy.escalates:
-                self._refuse("no answer")
-            return []
-        whole = merged(self._chunks)
-        why = self._objection(whole)
-        if why is None:
-            added = self._restored(whole)
-            return added if self._released else self._release() + added
-        if not self._released:
-            self._refuse(why)
-            return []
-        if not is_truncated(dialect.answer_of(whole)):
-            raise self._broken(why)
-        # The app may have set the limit itself, and sees the provider's finish_reason.
-        logger.info("site %r: %s: %s", self._route.site, self._route.name, why)
-        note = {METADATA_KEY: {"reason": why}}
-        return [AIMessageChunk(content="", id=whole.id, response_metadata=note)]
-
-    def _restored(self, whole: AIMessage) -> list[BaseMessage]:
-        """Return the chunk that adds what the source's parser looks for, if any."""
-        added = dialect.restore(whole, self._ask.options)
-        if added and isinstance(whole, AIMessageChunk):
-            return [AIMessageChunk(content="", id=whole.id, additional_kwargs=added)]
-        whole.additional_kwargs.update(added)
-        return []
-
-    def _broken(self, why: str) -> BrokenStreamError:
-        site, name = self._route.site, self._route.name
-        msg = (
-            f"site {site!r}: the stream of {name} failed after chunks had been released: "
-            f"{why}; retry the call"
-        )
-        return BrokenStreamError(msg, site=site, model=name, reason=why)
-
-    def _release(self) -> list[BaseMessage]:
-        self._released = True
-        self._mark(self._chunks[0], escalated=False)
-        self.held.release()
-        return list(self._chunks)
-
-    def marked(self, chunk: BaseMessage) -> BaseMessage:
-        """Return the reference's chunk; the first one says why it was asked."""
-        if not self._marked:
-            self._mark(chunk, escalated=True)
-        return chunk
-
-    def _refuse(self, why: str) -> None:
-        self.refusal = why
-        logger.info("site %r: %s escalated: %s", self._route.site, self._route.name, why)
-
-    def _mark(self, message: BaseMessage, *, escalated: bool) -> None:
-        self._marked = True
-        route, source = self._route, self._ask.source
-        model = dialect.model_name(source, self._ask.options) if escalated else route.name
-        message.response_metadata = {
-            **message.response_metadata,
-            METADATA_KEY: {
-                "site": route.site,
-                "model": model,
-                "provider": dialect.provider_name(source)
-                if escalated
-                else route.provider,
-                "bound": route.name,
-                "rule": route.rule,
-                "escalated": escalated,
-                "reason": self.refusal,
-            },
-        }
+def _note(whole: AIMessage, **said: Any) -> AIMessageChunk:
+    """Return a chunk that adds to what the first one says."""
+    return AIMessageChunk(content="", id=whole.id, response_metadata={METADATA_KEY: said})
 
 
-def _begins(chunk: BaseMessage) -> bool:
-    """Whether a stream of text begins here: not blank, and with more to come."""
-    return (
-        isinstance(chunk, AIMessageChunk)
-        and chunk.chunk_position != "last"
-        and bool(str(chunk.text).strip())
-    )
-
-
-def named(error: BaseException) -> str:
-    """Return the kind of a failure: never its text, which may quote a message."""
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
-        # ChatNVIDIA raises plain exceptions that begin with "[404] Not Found".
-        found = re.match(r"\[(\d{3})\]", str(error))
-        status = int(found.group(1)) if found else None
-    name = type(error).__name__
-    return name if status is None else f"{name} (HTTP {status})"
-
-
-def _message(result: LLMResult) -> AIMessage | None:
-    generations = result.generations[0] if result.generations else []
-    message = getattr(generations[0], "message", None) if generations else None
+def _message(result: Result) -> AIMessage | None:
+    first: Any = result.generations[0] if result.generations else None
+    if isinstance(first, list):
+        first = first[0] if first else None
+    message = getattr(first, "message", None)
     return message if isinstance(message, AIMessage) else None
-
-
-def merged(chunks: Sequence[BaseMessage]) -> AIMessage:
-    """Return the message that a stream's chunks add up to.
-
-    Raises:
-        TypeError: If none of them is a message of a model.
-    """
-    parts = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
-    if parts:
-        # All at once: adding one by one takes quadratic time.
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1:]
-    for chunk in chunks:
-        if isinstance(chunk, AIMessage):
-            return chunk  # a model that does not stream gives its answer whole
-    msg = "a stream of a chat model holds no message of a model"
-    raise TypeError(msg)

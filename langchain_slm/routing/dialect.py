@@ -31,6 +31,7 @@ from langchain_core.utils.function_calling import (
 )
 from pydantic import BaseModel
 
+from langchain_slm.routing.confidence import confidence_of
 from langchain_slm.schema import Answer, JsonObject, Request, Usage
 
 # What decides an answer besides its messages, under one name at every provider.
@@ -65,9 +66,16 @@ PINNING = (
     "audio",
     "logprobs",
     "top_logprobs",
+    # State that lies at the provider's.
+    "previous_response_id",
+    "conversation",
+    "context_management",
 )
+# Key of `response_metadata` under which a message says who answered, and why.
+METADATA_KEY = "langchain_slm"
 REPORTS_FINISH_REASON = frozenset({"openai", "nvidia"})
 CACHED_CLASSES = 256  # of schemas; an app has a few, some make them at run time
+UNKNOWN_USAGE = Usage()
 _MODEL_NAMES = ("model_name", "model", "model_id", "deployment_name", "name")
 _PLAIN_ROLES: Mapping[type, str] = {SystemMessage: "system", HumanMessage: "user"}
 _FINISH_NAMES = (
@@ -86,8 +94,7 @@ def model_name(model: BaseChatModel, options: Mapping[str, Any] | None = None) -
         model: A chat model.
         options: Of a call; they may name another model.
     """
-    stated = (options or {}).get("model")
-    if isinstance(stated, str) and stated:
+    if options and (stated := stated_name(options)) is not None:
         return stated
     for attribute in _MODEL_NAMES:
         name = getattr(model, attribute, None)
@@ -96,9 +103,22 @@ def model_name(model: BaseChatModel, options: Mapping[str, Any] | None = None) -
     return type(model).__name__
 
 
+def stated_name(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the model that a call itself asks for; None for none."""
+    stated = options.get("model")
+    return stated if isinstance(stated, str) and stated else None
+
+
 def provider_name(model: BaseChatModel) -> str:
-    """Return LangChain's name of the provider of `model`."""
+    """Return LangChain's name of the provider of `model`; of a router its default's."""
+    if is_router(model):
+        return provider_name(vars(model)["default"])
     return _provider_of(type(model)) or model._llm_type  # noqa: SLF001 - the only name that every model has
+
+
+def is_router(model: BaseChatModel) -> bool:
+    """Whether `model` is a `ChatRouter`, which stands above this module."""
+    return type(model).__module__ == "langchain_slm.routing.chat_router"
 
 
 @lru_cache(maxsize=CACHED_CLASSES)
@@ -299,17 +319,19 @@ def answer_of(message: BaseMessage) -> Answer:
         "role": "assistant",
         "content": content if isinstance(content, str) else str(message.text),
     }
-    if calls := _tool_calls(message):
+    if calls := tool_calls_of(message):
         body["tool_calls"] = calls
     return Answer(
         message=body,
-        finish_reason=_finish_reason(about),
-        usage=_usage(message),
+        finish_reason=finish_reason(about),
+        usage=usage_of(message),
         abstained=bool(about.get("abstained")),
+        confidence=confidence_of(about),
     )
 
 
-def _finish_reason(about: Mapping[str, Any]) -> str | None:
+def finish_reason(about: Mapping[str, Any]) -> str | None:
+    """Return why an answer ended, as its provider says it; None where it does not."""
     for name in _FINISH_NAMES:
         reason = about.get(name)
         if reason and isinstance(reason, str):
@@ -317,16 +339,18 @@ def _finish_reason(about: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _usage(message: BaseMessage) -> Usage:
+def usage_of(message: BaseMessage) -> Usage:
+    """Return the tokens that the provider counted for a message."""
     usage = getattr(message, "usage_metadata", None)
     if not usage:
-        return Usage()
+        return UNKNOWN_USAGE
     return Usage(
         input_tokens=usage.get("input_tokens"), output_tokens=usage.get("output_tokens")
     )
 
 
-def _tool_calls(message: BaseMessage) -> list[JsonObject]:
+def tool_calls_of(message: BaseMessage) -> list[JsonObject]:
+    """Return the tool calls of a message in OpenAI's form, arguments as they came."""
     # Of a chunk LangChain repairs arguments that are cut; these are as they came.
     if isinstance(message, AIMessageChunk) and message.tool_call_chunks:
         return [
@@ -344,6 +368,23 @@ def _tool_calls(message: BaseMessage) -> list[JsonObject]:
         for call in message.invalid_tool_calls
     ]
     return parsed + broken
+
+
+def is_mended(message: AIMessage) -> bool:
+    """Whether LangChain made arguments of a tool call out of ones that are cut."""
+    mended = {call["id"] for call in message.tool_calls}
+    return isinstance(message, AIMessageChunk) and any(
+        chunk["id"] in mended and not _is_json(chunk["args"] or "{}")
+        for chunk in message.tool_call_chunks
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _tool_call(

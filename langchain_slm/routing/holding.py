@@ -37,6 +37,9 @@ class Held:
         return self._holders[0].chunks() if self._holders else []
 
 
+NOTHING_HELD = Held(None, [])
+
+
 def hold(callbacks: Callbacks, *, active: bool) -> Held:
     """Return `callbacks` with each live listener behind a holder.
 

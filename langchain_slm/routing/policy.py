@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
@@ -24,6 +24,7 @@ from langchain_slm.schema import Answer, JsonObject, canonical_json
 TRUNCATED = frozenset(
     {"length", "max_tokens", "incomplete", "model_context_window_exceeded"}
 )
+CALLED = frozenset({"tool_calls", "function_call", "tool_use"})
 FILTERED = frozenset(
     {"content_filter", "refusal", "safety", "recitation", "blocklist"}
     | {"prohibited_content", "spii"}
@@ -95,6 +96,7 @@ def _required(choice: str | JsonObject | None) -> str | None:
     return "" if choice == "required" else str(choice)
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Decides whether the reference is asked after the bound model answered.
 
@@ -138,6 +140,25 @@ class NeverEscalate(Policy):
         return None
 
 
+class Complete(Policy):
+    """Takes every answer that has an end: for a model that is the last to be asked."""
+
+    def waits(self, contract: Contract) -> bool:
+        """Return False: only the end is looked at."""
+        del contract
+        return False
+
+    def objection(self, answer: Answer, contract: Contract) -> str | None:
+        """Return that the end is missing where the provider always states one."""
+        if answer.finish_reason is None and contract.finish_reason_required:
+            return "incomplete (no finish_reason)"
+        # Clients drop calls that they cannot read.
+        calls = answer.tool_calls or answer.text.strip()
+        if not calls and (answer.finish_reason or "").lower() in CALLED:
+            return f"incomplete (no call, finish_reason {answer.finish_reason})"
+        return None
+
+
 class EscalateOnInvalid(Policy):
     """Asks the reference when the answer verifiably breaks its contract."""
 
@@ -152,9 +173,58 @@ class EscalateOnInvalid(Policy):
         calls = answer.tool_calls
         return (
             _incomplete(answer, contract, calls)
+            or _bad_ids(answer)
             or _bad_tool_calls(calls, contract)
             or (None if calls else _bad_text(answer, contract))
         )
+
+
+class EscalateBelowConfidence(EscalateOnInvalid):
+    """Asks the reference also when the bound model is not sure of its answer.
+
+    A model that reports no confidence is never sure. Heads report one. A chat model
+    does with `logprobs=True`, where its endpoint sends them: the geometric mean of the
+    probabilities of the text's tokens. It has none for the arguments of tool calls.
+
+    Args:
+        threshold: The least confidence that is enough, in [0, 1]. It means something
+            only if it was found on calls like these, with this model.
+
+    Raises:
+        ValueError: If the threshold is outside its range.
+
+    Example:
+        >>> policy = EscalateBelowConfidence(0.9)
+        >>> unsure = Answer(message={"content": "billing"}, confidence=0.625)
+        >>> policy.objection(unsure, Contract())
+        'low confidence: 0.625, 0.9 required'
+    """
+
+    def __init__(self, threshold: float) -> None:
+        is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if not is_number or not 0 <= threshold <= 1:
+            msg = (
+                "threshold must be a number in [0, 1] (0 for any confidence), "
+                f"not {threshold!r}"
+            )
+            raise ValueError(msg)
+        self.threshold = threshold
+
+    def waits(self, contract: Contract) -> bool:
+        """Return True: how sure a model is shows at the end."""
+        del contract
+        return True
+
+    def objection(self, answer: Answer, contract: Contract) -> str | None:
+        """Return the first breach of the contract, or that the model is not sure."""
+        if (why := super().objection(answer, contract)) is not None:
+            return why
+        if answer.confidence is None:
+            return "no confidence"
+        if answer.confidence < self.threshold:
+            told = f"{answer.confidence:.3g}, {self.threshold:g} required"
+            return f"low confidence: {told}"
+        return None
 
 
 def _incomplete(
@@ -175,6 +245,13 @@ def _incomplete(
 def is_truncated(answer: Answer) -> bool:
     """Whether the provider says that it stopped at a limit of length."""
     return (answer.finish_reason or "").lower() in TRUNCATED
+
+
+def _bad_ids(answer: Answer) -> str | None:
+    # The results of two calls of one id cannot be told apart.
+    ids = [call.get("id") for call in answer.message.get("tool_calls") or ()]
+    stated = [each for each in ids if each is not None]
+    return "two tool calls of one id" if len(set(stated)) < len(stated) else None
 
 
 def _bad_tool_calls(calls: list[JsonObject], contract: Contract) -> str | None:

@@ -8,10 +8,22 @@ import copy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit_tests.routed import BOOK, MODES, about, answer, ask_of, calling, fake, route_to
+from langchain_core.messages import AIMessage
+from unit_tests.fake_chat import FakeChat
+from unit_tests.routed import (
+    BOOK,
+    MODES,
+    about,
+    answer,
+    ask_of,
+    calling,
+    fake,
+    route_to,
+)
 
 from langchain_slm.routing.policy import (
     Contract,
+    EscalateBelowConfidence,
     EscalateOnInvalid,
     NeverEscalate,
     Policy,
@@ -20,6 +32,12 @@ from langchain_slm.routing.policy import (
 from langchain_slm.schema import Answer
 
 CANARY = "canary-7f3a"
+
+
+def sure(confidence: float) -> FakeChat:
+    """A model that says how sure it is of its answer."""
+    about = {"confidence": confidence}
+    return fake(lambda _: AIMessage("Rome", response_metadata=dict(about)))
 
 
 class AtMostWords(Policy):
@@ -36,6 +54,7 @@ class AtMostWords(Policy):
 
 POLICIES = {
     "on_invalid": EscalateOnInvalid(),
+    "below_confidence": EscalateBelowConfidence(0.75),
     "never": NeverEscalate(),
     "users_own": AtMostWords(3),
 }
@@ -59,6 +78,7 @@ answers = st.builds(
     message=messages,
     finish_reason=st.sampled_from([None, "stop", "length", "content_filter", CANARY]),
     abstained=st.booleans(),
+    confidence=st.sampled_from([None, 0.0, 0.5, 0.75, 1.0, float("nan"), CANARY]),
 )
 contracts = st.builds(
     contract_of,
@@ -97,7 +117,7 @@ def test_a_reason_quotes_no_content(policy, answer, contract):
 @every_policy
 @every_mode
 def test_a_good_answer_is_taken(policy, mode):
-    message = answer(mode, route_to(fake("Rome"), policy))
+    message = answer(mode, route_to(sure(0.75), policy))
     assert message.content == "Rome"
     assert (about(message)["escalated"], about(message)["reason"]) == (False, None)
 
@@ -107,6 +127,7 @@ def test_a_good_answer_is_taken(policy, mode):
 def test_what_a_policy_objects_to_is_answered_by_the_reference(policy, mode):
     objectionable = {
         "AtMostWords": (fake("one two three four"), {}, "4 words, 3 allowed"),
+        "EscalateBelowConfidence": (sure(0.5), {}, "low confidence: 0.5, 0.75 required"),
         "EscalateOnInvalid": (
             fake(lambda _: calling("book")),
             {"tools": [BOOK]},

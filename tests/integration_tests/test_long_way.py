@@ -21,8 +21,7 @@ from langchain_slm.recording.recorder import record
 from langchain_slm.recording.store import open_store
 from langchain_slm.replay import ReplayServer
 from langchain_slm.rewriting.graphs import rewrite
-from langchain_slm.routing.cascade import METADATA_KEY
-from langchain_slm.routing.dialect import answer_of
+from langchain_slm.routing.dialect import METADATA_KEY, answer_of
 from langchain_slm.schema import ModelSpec
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "bfcl_v1"

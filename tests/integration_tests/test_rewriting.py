@@ -29,7 +29,7 @@ from unit_tests.fake_chat import FakeChat
 from unit_tests.watching import Watching
 
 from langchain_slm.rewriting.graphs import rewrite
-from langchain_slm.routing.cascade import METADATA_KEY
+from langchain_slm.routing.dialect import METADATA_KEY
 
 MODES = ["values", "updates", "messages", "custom", "tasks", "checkpoints", "debug"]
 

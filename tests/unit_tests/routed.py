@@ -11,8 +11,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGenerationChunk, LLMResult
 from unit_tests.fake_chat import FakeChat
 
-from langchain_slm.routing.cascade import METADATA_KEY, Ask, Route
+from langchain_slm.routing.asking import Ask
+from langchain_slm.routing.dialect import METADATA_KEY
 from langchain_slm.routing.policy import EscalateOnInvalid, Policy
+from langchain_slm.routing.route import Route
 
 MODES = ("generate", "agenerate", "stream", "astream")
 STREAMS = ("stream", "astream")

@@ -31,8 +31,10 @@ from unit_tests.routed import (
 )
 
 from langchain_slm.errors import BrokenStreamError
-from langchain_slm.routing.cascade import METADATA_KEY, merged, named
+from langchain_slm.routing.dialect import METADATA_KEY
+from langchain_slm.routing.failures import named
 from langchain_slm.routing.policy import EscalateOnInvalid, NeverEscalate, Policy
+from langchain_slm.routing.turn import merged
 from langchain_slm.specialization.heads import Head, HeadChatModel
 
 all_modes = pytest.mark.parametrize("mode", MODES)
@@ -65,11 +67,16 @@ def test_a_good_answer_is_the_targets_and_says_so(mode):
     assert about(message) == {
         "site": "node",
         "model": "slm",
+        "task": None,
         "provider": "fake-chat",
         "bound": "slm",
         "rule": "proven",
+        "plan": "",
         "escalated": False,
         "reason": None,
+        "attempts": 1,
+        "usd": None,
+        "failed_usd": 0.0,
     }
     assert (len(target.asked), len(source.asked)) == (1, 0)
 
@@ -82,11 +89,16 @@ def test_a_target_that_raises_escalates(mode):
     assert about(message) == {
         "site": "node",
         "model": "ref",
+        "task": None,
         "provider": "fake-chat",
         "bound": "slm",
         "rule": "proven",
+        "plan": "",
         "escalated": True,
         "reason": "IndexError",
+        "attempts": 2,
+        "usd": None,
+        "failed_usd": None,  # what it cost until it failed is not known
     }
     assert len(source.asked) == 1
 

@@ -1,3 +1,4 @@
+import math
 from typing import Literal, TypedDict
 
 import pytest
@@ -14,11 +15,13 @@ from langchain_core.tools import tool
 from langchain_nvidia_ai_endpoints import ChatNVIDIA
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from pydantic import BaseModel, Field, ValidationError
+from unit_tests.endpoint import Endpoint
 from unit_tests.fake_chat import FakeChat
 from unit_tests.routed import BOOK, BOOK_SCHEMA
 
 from langchain_slm.routing import dialect
 from langchain_slm.routing.policy import EscalateOnInvalid, contract_of
+from langchain_slm.routing.turn import merged
 from langchain_slm.schema import Answer, Usage
 
 REQUIRED_BOOK = {"type": "function", "function": {"name": "book"}}
@@ -378,6 +381,59 @@ def test_tool_arguments_of_chunks_are_as_they_came():
 def test_an_abstention_is_part_of_the_answer():
     message = AIMessage("", response_metadata={"abstained": True})
     assert dialect.answer_of(message).abstained
+
+
+def told(*logprobs: object) -> dict[str, object]:
+    """Metadata of an answer with these logprobs of its tokens."""
+    content = [{"token": "a", "logprob": logprob} for logprob in logprobs]
+    return {"logprobs": {"content": content, "refusal": None}}
+
+
+@pytest.mark.parametrize(
+    ("about", "confidence"),
+    [
+        ({}, None),
+        ({"confidence": 0.875}, 0.875),  # a head's
+        ({"confidence": "high"}, None),
+        ({"confidence": 7}, None),
+        (told(0.0), 1.0),
+        (told(math.log(0.5), math.log(0.125)), pytest.approx(0.25)),
+        (told(-9999.0), 0.0),  # OpenAI's for what is most unlikely
+        (told(-math.inf), 0.0),
+        (told(math.nan), None),
+        (told(1.0), None),
+        (told(1e6), None),
+        (told("0.5"), None),
+        (told(None), None),
+        (told(), None),
+        ({"logprobs": None}, None),
+        ({"logprobs": {"content": None}}, None),  # of a tool call
+        ({"logprobs": {"content": ["a"]}}, None),
+        ({"logprobs": {"content": [{"token": "a"}]}}, None),
+        ({"logprobs": [-0.5]}, None),
+    ],
+)
+def test_how_sure_a_model_is_is_what_it_says_or_the_mean_of_its_tokens(about, confidence):
+    message = AIMessage("Rome", response_metadata=about)
+    assert dialect.answer_of(message).confidence == confidence
+
+
+class Sure(Endpoint):
+    """Says how likely each of its words was."""
+
+    def _events(self, asked):
+        for event in super()._events(asked):
+            for choice in event["choices"]:
+                if choice["delta"].get("content"):
+                    choice["logprobs"] = told(math.log(0.5))["logprobs"]
+            yield event
+
+
+def test_how_sure_a_model_is_adds_up_over_a_stream():
+    with Sure("Rome is far") as endpoint:
+        whole = merged(list(endpoint.openai(logprobs=True).stream("Where to?")))
+    assert len(whole.response_metadata["logprobs"]["content"]) == 3
+    assert dialect.answer_of(whole).confidence == pytest.approx(0.5)
 
 
 def test_a_message_of_another_kind_is_only_its_text():

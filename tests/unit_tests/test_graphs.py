@@ -26,6 +26,7 @@ from langchain_slm.rewriting.graphs import rewrite
 from langchain_slm.rewriting.scopes import SCOPE
 from langchain_slm.rewriting.sites import fingerprint
 from langchain_slm.routing.plan_file import write_plan
+from langchain_slm.routing.router import Router
 from langchain_slm.schema import Binding, Decision, ModelSpec, Plan
 
 HELLO = {"text": "hello"}
@@ -604,15 +605,21 @@ def test_an_answer_says_who_gave_it_and_why():
     def node(state):
         messages.append(reference.invoke(state["text"]))
 
-    rewrite(one_node(node).compile(), {"node": slm}).invoke(HELLO)
+    router = Router({"node": slm})
+    rewrite(one_node(node).compile(), router).invoke(HELLO)
     assert messages[0].response_metadata["langchain_slm"] == {
         "site": "node",
+        "task": None,
         "model": "slm",
         "provider": "fake-chat",
         "bound": "slm",
         "rule": "mapping",
+        "plan": router.plan_id,
         "escalated": False,
         "reason": None,
+        "attempts": 1,
+        "usd": None,
+        "failed_usd": 0.0,
     }
 
 

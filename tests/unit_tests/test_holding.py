@@ -31,7 +31,9 @@ from unit_tests.routed import (
     route_to,
 )
 
+from langchain_slm.routing.engine import Engine
 from langchain_slm.routing.holding import hold
+from langchain_slm.routing.limits import Limits
 from langchain_slm.routing.policy import NeverEscalate
 
 all_modes = pytest.mark.parametrize("mode", MODES)
@@ -124,7 +126,9 @@ def test_another_handler_sees_both_runs(mode):
 def test_a_listener_hears_plain_text_before_the_stream_ends():
     live = Live()
     ask = ask_of(config={"callbacks": [live]})
-    route = route_to(Scripted(script=["Rome", " is", ended()]))
+    # With a deadline the stream is read ahead, in another thread.
+    engine = Engine(Limits(deadline_s=None))
+    route = route_to(Scripted(script=["Rome", " is", ended()]), engine=engine)
     chunks = route.stream(ask, lambda _: iter(()))
     next(chunks)
     assert live.heard == ["start", "Rome"]

@@ -25,7 +25,7 @@ from langchain_slm.rewriting.graphs import rewrite
 from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
 from langchain_slm.rewriting.scopes import SCOPE, Layer, Scope, entered
-from langchain_slm.routing.cascade import Ask
+from langchain_slm.routing.asking import Ask
 
 HELLO = [HumanMessage("hello")]
 

@@ -2,6 +2,7 @@ import pytest
 
 from langchain_slm.routing.policy import (
     Contract,
+    EscalateBelowConfidence,
     EscalateOnInvalid,
     NeverEscalate,
     contract_of,
@@ -240,3 +241,62 @@ def test_only_limits_of_length_truncate():
     assert is_truncated(said("Rome", finish_reason="LENGTH"))
     assert not is_truncated(said("Rome", finish_reason="content_filter"))
     assert not is_truncated(said("Rome"))
+
+
+# Confidence
+
+
+@pytest.mark.parametrize(
+    ("confidence", "reason"),
+    [
+        (0.5, "low confidence: 0.5, 0.75 required"),
+        (0.0, "low confidence: 0, 0.75 required"),
+        (1 / 3, "low confidence: 0.333, 0.75 required"),
+        (0.75, None),
+        (1.0, None),
+        (None, "no confidence"),
+        (float("nan"), "no confidence"),
+        (1.5, "no confidence"),  # no probability
+        (-0.5, "no confidence"),
+        (True, "no confidence"),
+        ("0.9", "no confidence"),
+    ],
+)
+def test_an_answer_must_be_sure_enough(confidence, reason):
+    policy = EscalateBelowConfidence(0.75)
+    assert policy.objection(said("Rome", confidence=confidence), ANYTHING) == reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "contract", "reason"),
+    [
+        (said("", confidence=1.0), ANYTHING, "empty answer"),
+        (said("Rome", confidence=1.0, abstained=True), ANYTHING, "abstained"),
+        (said("a", confidence=1.0), LABELLED, "label outside the closed set"),
+        (said("a", confidence=0.0), LABELLED, "label outside the closed set"),
+        (called("bare", "{}"), OFFERED, "no confidence"),
+    ],
+)
+def test_an_answer_that_is_sure_must_be_valid_too(answer, contract, reason):
+    assert EscalateBelowConfidence(0.75).objection(answer, contract) == reason
+
+
+@pytest.mark.parametrize("contract", [ANYTHING, LABELLED])
+def test_how_sure_an_answer_is_shows_at_its_end(contract):
+    assert EscalateBelowConfidence(0.75).waits(contract) is True
+
+
+def test_any_confidence_may_be_enough():
+    assert EscalateBelowConfidence(0).objection(said("a", confidence=0), ANYTHING) is None
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), True, "0.5", None])
+def test_a_threshold_is_a_probability(threshold):
+    with pytest.raises(ValueError, match=r"threshold must be a number in \[0, 1\]"):
+        EscalateBelowConfidence(threshold)
+
+
+def test_how_sure_a_model_was_is_not_stored():
+    answer = said("Rome", confidence=0.5)
+    assert list(answer.model_dump()) == ["message", "finish_reason", "usage", "abstained"]
+    assert "confidence" not in answer.model_dump_json()

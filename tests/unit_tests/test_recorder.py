@@ -24,7 +24,7 @@ from langchain_slm.recording.runs import read_inputs, record_runs
 from langchain_slm.recording.store import open_store
 from langchain_slm.rewriting.graphs import rewrite
 from langchain_slm.rewriting.scopes import Answered
-from langchain_slm.routing.cascade import Ask
+from langchain_slm.routing.asking import Ask
 
 HELLO = {"text": "hello"}
 

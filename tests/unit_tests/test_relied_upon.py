@@ -24,8 +24,8 @@ from langgraph.types import CachePolicy
 from unit_tests.watching import State, one_node
 
 from langchain_slm.rewriting.scoped import ScopedRunnable
-from langchain_slm.rewriting.scopes import RUNTIME_KEY
-from langchain_slm.rewriting.sites import DEFAULT_HANDLER, NAMESPACE_KEY
+from langchain_slm.rewriting.sites import DEFAULT_HANDLER
+from langchain_slm.routing.places import NAMESPACE_KEY, RUNTIME_KEY
 
 
 def _names(kind):

@@ -8,10 +8,10 @@ from unit_tests.watching import State, one_node
 from langchain_slm.rewriting.sites import (
     branch_sites,
     fingerprint,
-    node_names,
     node_paths,
     unknown_sites,
 )
+from langchain_slm.routing.places import node_names
 
 
 def _step(state):
