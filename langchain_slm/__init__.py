@@ -20,15 +20,25 @@ if TYPE_CHECKING:
     from langchain_slm.recording.recorder import record, recorded_node
     from langchain_slm.recording.store import Store, open_store
     from langchain_slm.rewriting.graphs import rewrite
+    from langchain_slm.routing.chat_router import ChatRouter
+    from langchain_slm.routing.limits import Limits, ModelLimits, SpendLimit
+    from langchain_slm.routing.middleware import RouterMiddleware
     from langchain_slm.routing.plan_file import read_plan
+    from langchain_slm.routing.router import Router
     from langchain_slm.schema import Call, Example, Plan
 
 _MODULES = {
     "Call": "schema",
+    "ChatRouter": "routing.chat_router",
     "Example": "schema",
+    "Limits": "routing.limits",
+    "ModelLimits": "routing.limits",
     "Options": "conversion",
     "Plan": "schema",
+    "Router": "routing.router",
+    "RouterMiddleware": "routing.middleware",
     "SLMError": "errors",
+    "SpendLimit": "routing.limits",
     "Store": "recording.store",
     "Verdict": "evaluation.evaluators",
     "cluster": "clustering",
@@ -44,10 +54,16 @@ _MODULES = {
 
 __all__ = [
     "Call",
+    "ChatRouter",
     "Example",
+    "Limits",
+    "ModelLimits",
     "Options",
     "Plan",
+    "Router",
+    "RouterMiddleware",
     "SLMError",
+    "SpendLimit",
     "Store",
     "Verdict",
     "cluster",
