@@ -233,6 +233,16 @@ class Engine:
     def ended(self, decided: Decided) -> None:
         """Count a request, and tell the listeners of it."""
         self.counters.add(decided)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "site %r: %s %s (rule %s, %d HTTP calls, %.3f s)",
+                decided.site,
+                decided.model,
+                "answered" if decided.error is None else f"failed: {decided.error}",
+                decided.rule,
+                decided.attempts,
+                decided.latency_s,
+            )
         for listener in self._listeners:
             try:
                 listener(decided)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel
+from unit_tests.decided import decided
 from unit_tests.fake_chat import FakeChat
 from unit_tests.limited import Endless, Hanging, Refusal, Told, in_turn, routed, said
 from unit_tests.routed import (
@@ -640,3 +642,16 @@ def test_a_question_is_estimated_by_its_length():
     messages = ask_of().messages
     assert callee.least_usd(messages * 4) == 9.0  # 36 characters
     assert callee.least_usd([]) == 0.0
+
+
+# The log
+
+
+@pytest.mark.parametrize(
+    ("error", "what"), [(None, "answered"), ("EndpointError", "failed: EndpointError")]
+)
+def test_each_request_is_a_line_of_the_log(error, what, caplog):
+    caplog.set_level(logging.DEBUG, logger="langchain_slm.routing")
+    Engine().ended(decided(error=error))
+    line = f"site 'triage': slm-8b {what} (rule proven, 1 HTTP calls, 0.500 s)"
+    assert caplog.messages == [line]
