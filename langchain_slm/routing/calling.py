@@ -236,9 +236,14 @@ class _Job:
         self.given: deque[Any] = deque()
         self.ended = self.given_up = False
         self._error: BaseException | None = None
-        self._state = threading.Lock()  # of `ended`, `given_up` and `_ways`
+        # Of `ended`, `given_up` and `_ways`. One thread may enter it twice: a response
+        # that garbage collection closes there is forgotten, too.
+        self._state = threading.RLock()
         self._ways: dict[object, Callable[[], object]] = {}  # to end it from outside
         self._news, self._room = _Signal(), _Signal()
+        around: _Job | None = getattr(_here, "job", None)
+        if around is not None and around.given_up:
+            raise _GivenUp
         self._worker = _Worker.free()
         self._worker.jobs.put(self)
 
@@ -327,7 +332,8 @@ class _Job:
             self._worker.rest()
 
     def _end(self) -> None:
-        for end in self._ways.values():
+        while self._ways:
+            _, end = self._ways.popitem()  # once each
             with suppress(Exception):  # of a connection that is closed already
                 end()
 

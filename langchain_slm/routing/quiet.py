@@ -128,22 +128,29 @@ def _watch(http: Any) -> None:
 def _answered(response: Any) -> None:
     """Note the socket of an answer of httpx's until its body has been read."""
     with suppress(Exception):  # of a transport without a network: nothing can hang there
+        if response.http_version == "HTTP/2":
+            return  # other calls use the connection at the same time
         socket = response.extensions["network_stream"].get_extra_info("socket")
         forget = when_given_up(partial(socket.shutdown, SHUT_RDWR))
-        close = response.stream.close
+        stream = response.stream
 
         def closed() -> None:
             forget()  # first: closed, the connection is free for another call
-            close()
+            vars(stream).pop("close", None)  # its own again; a cycle would outlive it
+            stream.close()
 
-        response.stream.close = closed
+        stream.close = closed
 
 
 def _requests_answered(response: Any, *args: Any, **kwargs: Any) -> None:
     """Note the socket of an answer of requests'; its session is of this call alone."""
     del args, kwargs
     with suppress(Exception):
-        when_given_up(partial(response.raw.connection.sock.shutdown, SHUT_RDWR))
+        raw = response.raw
+        # Where the connection ends with the answer, only the answer still has the socket.
+        socket = raw.connection.sock
+        end = raw.shutdown if socket is None else partial(socket.shutdown, SHUT_RDWR)
+        when_given_up(end)
 
 
 def _prepared(prepare: Callable[[Any], Any], options: Any) -> Any:
