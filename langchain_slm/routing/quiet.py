@@ -65,7 +65,8 @@ def _quiet(model: BaseChatModel) -> BaseChatModel:
     clients = _clients(copy)
     # Past pydantic's own assignment, which may validate and thereby make new clients.
     fields, private = vars(copy), copy.__pydantic_private__ or {}
-    for name in _cached(type(copy)) - clients.keys():
+    cached = _cached(type(copy)) - clients.keys()
+    for name in cached:
         fields.pop(name, None)  # made from the old settings; made again when needed
     for name, client in clients.items():
         space = fields if name in fields else private
@@ -76,6 +77,12 @@ def _quiet(model: BaseChatModel) -> BaseChatModel:
         fields[FIELD] = 0
     if CHUNK_FIELD in fields and sys.version_info < (3, 12):
         fields[CHUNK_FIELD] = None
+    # Clients only: what else a model puts off may take long, and never be needed.
+    for name in (name for name in cached if "client" in name):
+        with suppress(Exception):  # without a key, say: the call will say so
+            value = getattr(copy, name)
+            if (client := _client(value)) is not None:
+                fields[name] = _single(value, client)
     return copy
 
 

@@ -329,11 +329,12 @@ async def test_a_deadline_that_is_put_off_is_kept_later(alarms):
 
 
 async def test_another_task_that_reads_is_the_one_that_is_cancelled(alarms):
-    waiting = Waiting()
-    chunks = aiterate(waiting.ask_in_chunks, in_time())
+    waiting, until = Waiting(), [in_time()]
+    chunks = aiterate(waiting.ask_in_chunks, lambda: until[0])
     assert await asyncio.create_task(chunks.__anext__()) == "one"
     reader = asyncio.create_task(chunks.__anext__())
     await waiting.begun.wait()
+    until[0] = time.monotonic()
     alarms[0]._ring()
     with pytest.raises(DeadlineExceededError):
         await reader

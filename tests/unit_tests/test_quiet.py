@@ -12,7 +12,8 @@ from langchain_core.language_models import FakeListChatModel, GenericFakeChatMod
 from langchain_core.messages import AIMessage
 from langchain_nvidia_ai_endpoints import ChatNVIDIA
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
-from openai import DefaultHttpxClient
+from openai import DefaultHttpxClient, OpenAI
+from openai._models import FinalRequestOptions
 from pydantic import PrivateAttr, model_validator
 from unit_tests.fake_chat import FakeChat
 
@@ -143,6 +144,32 @@ def test_a_client_made_when_needed_is_made_without_retries(is_warm):
     assert made.settings == {"max_retries": 0}
     assert model.client.max_retries == 2
     assert (made.client.connections is model.client.connections) == is_warm
+
+
+class Lazy(Cached):
+    """Makes a real client when it first needs it."""
+
+    @cached_property
+    def client(self) -> OpenAI:
+        return OpenAI(base_url=NOWHERE, api_key="any", **self.settings)
+
+    @cached_property
+    def keyless(self) -> OpenAI:
+        msg = "no key"
+        raise ValueError(msg)
+
+
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_a_client_made_when_needed_follows_no_redirect_and_is_watched(is_warm):
+    model = Lazy()
+    if is_warm:
+        assert model.client.max_retries == 2
+    client = quiet(model).client
+    options = FinalRequestOptions(method="post", url="/chat/completions")
+    assert client._prepare_options(options).follow_redirects is False
+    assert module._answered in responded(client._client)
+    with pytest.raises(ValueError, match="no key"):
+        _ = quiet(model).keyless
 
 
 def test_resources_and_private_clients_are_replaced_with_their_connections():
