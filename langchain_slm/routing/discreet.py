@@ -7,8 +7,9 @@ HTTP libraries log URLs as they are.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -35,20 +36,22 @@ def discreet(model: BaseChatModel, secrets: Secrets) -> BaseChatModel:
     held = copied.__dict__
     held["_serialized"] = public_dump(model)
     held["metadata"] = Scrubber(secrets).value(model.metadata)
-    wrapped: dict[str, Callable[[Method, Secrets], Method]] = {
-        "_get_invocation_params": _told,
-        "_generate": _generate,
-        "_agenerate": _agenerate,
-        "_stream": _stream,
-        "_astream": _astream,
-    }
-    for name, wrap in wrapped.items():
-        held[name] = wrap(getattr(copied, name), secrets)
+    # By a weak reference: a cycle would keep connections until it is collected.
+    itself = weakref.ref(copied)
+    for name, wrap in _WRAPS.items():
+        original = held.get(name) or partial(_of_class, itself, name)
+        held[name] = wraps(getattr(type(model), name))(wrap(original, secrets))
     return copied
 
 
+def _of_class(
+    itself: weakref.ref[BaseChatModel], name: str, *args: Any, **kw: Any
+) -> Any:
+    model = itself()
+    return getattr(type(model), name)(model, *args, **kw)
+
+
 def _told(original: Method, secrets: Secrets) -> Method:
-    @wraps(original)
     def told(*args: Any, **options: Any) -> Any:
         return Scrubber(secrets).value(original(*args, **options))
 
@@ -56,7 +59,6 @@ def _told(original: Method, secrets: Secrets) -> Method:
 
 
 def _generate(original: Method, secrets: Secrets) -> Method:
-    @wraps(original)
     def generate(*args: Any, **options: Any) -> Any:
         try:
             return original(*args, **options)
@@ -68,7 +70,6 @@ def _generate(original: Method, secrets: Secrets) -> Method:
 
 
 def _agenerate(original: Method, secrets: Secrets) -> Method:
-    @wraps(original)
     async def agenerate(*args: Any, **options: Any) -> Any:
         try:
             return await original(*args, **options)
@@ -80,7 +81,6 @@ def _agenerate(original: Method, secrets: Secrets) -> Method:
 
 
 def _stream(original: Method, secrets: Secrets) -> Method:
-    @wraps(original)
     def stream(*args: Any, **options: Any) -> Iterator[Any]:
         try:
             yield from original(*args, **options)
@@ -94,7 +94,6 @@ def _stream(original: Method, secrets: Secrets) -> Method:
 
 
 def _astream(original: Method, secrets: Secrets) -> Method:
-    @wraps(original)
     async def astream(*args: Any, **options: Any) -> AsyncIterator[Any]:
         chunks = original(*args, **options)
         try:
@@ -109,6 +108,15 @@ def _astream(original: Method, secrets: Secrets) -> Method:
         raise raised
 
     return astream
+
+
+_WRAPS: dict[str, Callable[[Method, Secrets], Method]] = {
+    "_get_invocation_params": _told,
+    "_generate": _generate,
+    "_agenerate": _agenerate,
+    "_stream": _stream,
+    "_astream": _astream,
+}
 
 
 class _LogFilter(logging.Filter):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
@@ -114,9 +115,10 @@ def _single(value: Any, client: Any) -> Any:
     """Return the client, or the resource `value` of it, that calls once."""
     made = client.with_options(max_retries=0)
     _watch(getattr(made, "_client", None))
-    if (prepare := getattr(made, "_prepare_options", None)) is not None:
+    if (prepare := getattr(type(made), "_prepare_options", None)) is not None:
         hook = _aprepared if iscoroutinefunction(prepare) else _prepared
-        vars(made)["_prepare_options"] = partial(hook, prepare)
+        # By a weak reference: a cycle would keep connections until it is collected.
+        vars(made)["_prepare_options"] = partial(hook, prepare, weakref.ref(made))
     return made if value is client else type(value)(made)
 
 
@@ -160,14 +162,14 @@ def _requests_answered(response: Any, *args: Any, **kwargs: Any) -> None:
         when_given_up(end)
 
 
-def _prepared(prepare: Callable[[Any], Any], options: Any) -> Any:
-    made = prepare(options)
+def _prepared(prepare: Callable[..., Any], itself: Any, options: Any) -> Any:
+    made = prepare(itself(), options)
     made.follow_redirects = False
     return made
 
 
-async def _aprepared(prepare: Callable[[Any], Any], options: Any) -> Any:
-    made = await prepare(options)
+async def _aprepared(prepare: Callable[..., Any], itself: Any, options: Any) -> Any:
+    made = await prepare(itself(), options)
     made.follow_redirects = False
     return made
 
