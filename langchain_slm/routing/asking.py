@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 
 from langchain_slm.routing import dialect, direct
 from langchain_slm.routing.conversation import portable
+from langchain_slm.routing.policy import Contract, contract_of
 from langchain_slm.routing.turn import Turn
 
 Result: TypeAlias = LLMResult | ChatResult
@@ -70,6 +71,34 @@ class Ask:
             self.direct,
             limit,
         )
+
+
+def contract(ask: Ask, plain: Contract) -> tuple[Contract, str | None]:
+    """Return what an answer must satisfy, and why no other model could, if none could.
+
+    Args:
+        ask: The call.
+        plain: The contract of a call that asks for nothing but text.
+    """
+    options = dialect.stated(ask.source, ask.options)
+    if not options:
+        return plain, None
+    try:
+        tools = dialect.tools_of(options)
+        why = dialect.pin(options, tools)
+        if why is not None:
+            return plain, why
+        wanted = contract_of(
+            tools,
+            dialect.tool_choice_of(options),
+            dialect.response_format_of(options),
+            schema=dialect.json_mode_schema_of(options),
+            labels=plain.labels,
+            finish_reason_required=plain.finish_reason_required,
+        )
+    except Exception as error:  # noqa: BLE001 - another provider's options hold anything
+        return plain, f"its options cannot be translated ({type(error).__name__})"
+    return wanted, None
 
 
 def answer(ask: Ask, turn: Turn, original: Callable[[Ask], Result]) -> Result:
@@ -150,6 +179,15 @@ def _stream_arguments(ask: Ask, turn: Turn) -> dict[str, Any]:
     arguments = _arguments(ask, turn)
     config = {key: arguments.pop(key) for key in {*ask.config, "callbacks"}}
     return {"config": {k: v for k, v in config.items() if v is not None}, **arguments}
+
+
+def message_of(result: Result) -> AIMessage | None:
+    """Return the message of a whole answer; None where there is none."""
+    first: Any = result.generations[0] if result.generations else None
+    if isinstance(first, list):
+        first = first[0] if first else None
+    message = getattr(first, "message", None)
+    return message if isinstance(message, AIMessage) else None
 
 
 # How a router, which is a run of its own, asks its default

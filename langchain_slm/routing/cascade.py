@@ -41,7 +41,7 @@ from langchain_slm.routing.failures import (
     wait_s,
 )
 from langchain_slm.routing.holding import NOTHING_HELD, hold
-from langchain_slm.routing.policy import Complete, Contract, contract_of, is_truncated
+from langchain_slm.routing.policy import Complete, Contract, is_truncated
 from langchain_slm.routing.redacting import scrub_error
 from langchain_slm.routing.turn import Turn, merged
 
@@ -84,7 +84,11 @@ class Cascade:
         self._marked = False
         self.settled = False
         self.reason: str | None = None
-        self._contract = self._contract_of_target()
+        self._contract = route.plain
+        if self._target is not None:
+            self._contract, why = asking.contract(ask, route.plain)
+            if why is not None:
+                self._refuse(why)
 
     @property
     def failure(self) -> Exception:
@@ -271,7 +275,7 @@ class Cascade:
 
     def accepts(self, turn: Turn, result: Result) -> bool:
         """Whether a whole answer is the app's; marks it if so."""
-        message = _message(result)
+        message = asking.message_of(result)
         if message is None:
             if turn.judged:
                 self._reject(turn, "no answer")
@@ -487,38 +491,7 @@ class Cascade:
             )
         )
 
-    def _contract_of_target(self) -> Contract:
-        """Return the contract; refuse the call where no other model can keep it."""
-        plain = self._route.plain
-        options = dialect.stated(self._ask.source, self._ask.options)
-        if not options or self._target is None:
-            return plain
-        try:
-            tools = dialect.tools_of(options)
-            why = dialect.pin(options, tools)
-            if why is None:
-                return contract_of(
-                    tools,
-                    dialect.tool_choice_of(options),
-                    dialect.response_format_of(options),
-                    schema=dialect.json_mode_schema_of(options),
-                    labels=plain.labels,
-                    finish_reason_required=plain.finish_reason_required,
-                )
-        except Exception as error:  # noqa: BLE001 - another provider's options hold anything
-            why = f"its options cannot be translated ({type(error).__name__})"
-        self._refuse(why)
-        return plain
-
 
 def _note(whole: AIMessage, **said: Any) -> AIMessageChunk:
     """Return a chunk that adds to what the first one says."""
     return AIMessageChunk(content="", id=whole.id, response_metadata={METADATA_KEY: said})
-
-
-def _message(result: Result) -> AIMessage | None:
-    first: Any = result.generations[0] if result.generations else None
-    if isinstance(first, list):
-        first = first[0] if first else None
-    message = getattr(first, "message", None)
-    return message if isinstance(message, AIMessage) else None
