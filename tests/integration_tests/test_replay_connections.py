@@ -93,6 +93,8 @@ def test_a_server_that_never_served_can_be_closed_and_closed_again():
     server = ReplayServer([TINY])
     server.close()
     server.close()
+    with pytest.raises(ConnectionRefusedError):
+        connect(server).connect()
 
 
 def test_it_serves_in_the_foreground_until_it_is_closed():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -289,9 +290,16 @@ def test_no_span_and_no_metric_has_a_place_for_content(
             assert not point.exemplars
 
 
-def test_without_providers_the_global_ones_are_used():
-    # Nobody set one: the calls go nowhere, and cost nobody an error.
+def test_without_providers_the_global_ones_are_used(monkeypatch: pytest.MonkeyPatch):
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     OpenTelemetryListener()(escalated())
+    assert [span.name for span in exporter.get_finished_spans()] == ["chat gpt-ref"]
+
+
+def test_where_no_provider_is_set_nothing_happens():
+    assert OpenTelemetryListener()(escalated()) is None
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.metrics"])
