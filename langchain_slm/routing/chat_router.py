@@ -38,7 +38,7 @@ from langchain_slm.routing.route import Route
 from langchain_slm.routing.router import Explanation, OwnRouter, PlanLike, Router
 from langchain_slm.routing.showing import Mark, shown, shown_plan
 from langchain_slm.routing.targets import by_name
-from langchain_slm.schema import Plan
+from langchain_slm.schema import Plan, content_hash
 
 # Of the default where the router is given none: they make its run what the default's was.
 _AS_DEFAULT = ("cache", "callbacks", "tags", "disable_streaming", "output_version")
@@ -229,9 +229,13 @@ class ChatRouter(BaseChatModel):
 
     @override
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        # A cached answer is of one plan: its file may change.
+        # A cached answer is of one plan, whose file may change, and of one default: a
+        # dump leaves out headers and bodies, and of ChatNVIDIA even the model. Hashed,
+        # for the default's own key holds them, and caches are stored.
+        own = self.default._get_llm_string(stop, **kwargs)  # noqa: SLF001 - a chat model's own
+        default = content_hash([self.model_name, repr(type(self.default)), own])
         told = super()._get_llm_string(stop, **kwargs)
-        return f"{self._router.plan_id}---{told}"
+        return f"{self._router.plan_id}---{default}---{told}"
 
     def explain(self, site: str) -> Explanation:
         """Return what happens at a site, and why."""

@@ -637,6 +637,28 @@ def _write(path: Path, endpoint: Endpoint) -> None:
     write_plan(plan(decision(binding=binding)), path)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda endpoint, name: endpoint.nvidia(name),
+        lambda endpoint, name: endpoint.openai("gpt", extra_body={"mode": name}),
+        lambda endpoint, name: endpoint.openai("gpt", default_headers={"X-Org": name}),
+    ],
+    ids=["nvidia", "body", "header"],
+)
+def test_a_cached_answer_is_of_its_default(made):
+    cache, own = InMemoryCache(), plan()
+    with Endpoint("an answer") as endpoint:
+        one, two = (
+            ChatRouter(default=made(endpoint, name), plan=own, cache=cache)
+            for name in ("canary-model-1", "canary-model-2")
+        )
+        for chat in (one, two, one, two):
+            chat.invoke("Hi")
+        assert len(endpoint.asked) == 2
+    assert "canary-model" not in str(cache._cache.keys())
+
+
 def test_a_cached_answer_is_of_its_options():
     small = fake("small words")
     chat = routed(plan={"triage": small}, cache=InMemoryCache())
