@@ -126,7 +126,8 @@ class Engine:
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, str], Callee] = {}
         self._references: OrderedDict[tuple[int, str | None], Callee] = OrderedDict()
-        self._breakers: dict[str, Breaker] = {}
+        # By name and endpoint: a plan that is loaded again keeps them.
+        self._breakers: dict[tuple[str, str | None], Breaker] = {}
         self._gates: dict[str, Gate] = {}
 
     def gate(self, name: str) -> Gate | None:
@@ -150,7 +151,8 @@ class Engine:
         with self._lock:
             if callee.is_remote and self.limits.breaker is not None:
                 breaker = Breaker(self.limits.breaker)
-                callee.breaker = self._breakers.setdefault(name, breaker)
+                place = name, _endpoint_of(model)
+                callee.breaker = self._breakers.setdefault(place, breaker)
             return self._bound.setdefault(key, callee)
 
     def bound_by_name(self, name: str) -> Callee | None:
@@ -167,10 +169,17 @@ class Engine:
         return [c.name for c in callees if c.spec is None or c.usd(_ONE_TOKEN) is None]
 
     def circuits(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the state of the breakers of these models."""
+        """Return the state of the breakers of these models.
+
+        Of one name at several endpoints, that of the one in trouble.
+        """
+        wanted, states = set(names), dict[str, str]()
         with self._lock:
-            known = [name for name in names if name in self._breakers]
-            return {name: self._breakers[name].state for name in known}
+            breakers = list(self._breakers.items())
+        for (name, _), breaker in breakers:
+            if name in wanted and states.get(name, "closed") == "closed":
+                states[name] = breaker.state
+        return states
 
     def keep(self, models: Iterable[BaseChatModel]) -> None:
         """Forget all bound models but these: plans have changed."""
@@ -259,15 +268,7 @@ def _listed(model: BaseChatModel, provider: str) -> ModelSpec | None:
     if package == "langchain_core" or not package.startswith("langchain_"):
         return None
     name = dialect.model_name(model)
-    url = next(
-        (
-            value
-            for field in ("openai_api_base", "base_url", "endpoint")
-            if isinstance(value := getattr(model, field, None), str)
-        ),
-        None,
-    )
-    found = price_from_genai_prices(provider, name, base_url=url)
+    found = price_from_genai_prices(provider, name, base_url=_endpoint_of(model))
     if found is None:
         return None
     return ModelSpec(
@@ -277,3 +278,11 @@ def _listed(model: BaseChatModel, provider: str) -> ModelSpec | None:
         usd_per_million_input_tokens=found[0],
         usd_per_million_output_tokens=found[1],
     )
+
+
+def _endpoint_of(model: BaseChatModel) -> str | None:
+    """Return the URL that a model was given; None for its provider's own."""
+    for field in ("openai_api_base", "base_url", "endpoint"):
+        if isinstance(url := getattr(model, field, None), str):
+            return url
+    return None

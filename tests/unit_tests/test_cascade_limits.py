@@ -486,7 +486,7 @@ def broken(error: Exception = BUSY, *, clock: Any = None, **settings: Any) -> An
     """A route to a model that fails, whose breaker goes by `clock`."""
     limits = BreakerSettings(failures=2, open_s=30)
     engine = Engine(Limits(breaker=limits, deadline_s=None))
-    engine._breakers["slm"] = Breaker(limits, clock or Clock())
+    engine._breakers["slm", None] = Breaker(limits, clock or Clock())
     return route_to(fake(error), engine=engine, **settings)
 
 

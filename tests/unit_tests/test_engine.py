@@ -11,6 +11,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 from unit_tests.decided import decided
+from unit_tests.endpoint import Endpoint
 from unit_tests.fake_chat import FakeChat
 from unit_tests.limited import Endless, Hanging, Refusal, Told, in_turn, routed, said
 from unit_tests.routed import (
@@ -642,6 +643,19 @@ def test_a_question_is_estimated_by_its_length():
     messages = ask_of().messages
     assert callee.least_usd(messages * 4) == 9.0  # 36 characters
     assert callee.least_usd([]) == 0.0
+
+
+# Breakers
+
+
+def test_one_name_at_two_endpoints_has_two_breakers():
+    with Endpoint(status=500) as broken, Endpoint("small") as well:
+        engine = Engine(Limits(breaker=BreakerSettings(failures=1)))
+        routes = [route_to(each.openai("slm"), engine=engine) for each in (broken, well)]
+        reasons = [about(answer("generate", route))["reason"] for route in routes * 2]
+    assert reasons[1::2] == [None, None]
+    assert reasons[2] == "circuit open"
+    assert engine.circuits(["slm"]) == {"slm": "open"}
 
 
 # The log
