@@ -100,6 +100,9 @@ class Engine:
         prices: Dollars per million (input, output) tokens, by the name of the model;
             they go before a plan's and those that genai-prices lists.
         listeners: Told of each request when it has ended.
+
+    Raises:
+        ValueError: If a price is not two numbers of dollars, at least 0.
     """
 
     def __init__(
@@ -112,16 +115,7 @@ class Engine:
         self.limits = limits or Limits()
         self.counters = Counters()
         self.spending = Spending(self.limits.spend) if self.limits.spend else None
-        self._prices = {
-            name: ModelSpec(
-                name=name,
-                provider="",
-                model=name,
-                usd_per_million_input_tokens=price[0],
-                usd_per_million_output_tokens=price[1],
-            )
-            for name, price in (prices or {}).items()
-        }
+        self._prices = {name: _priced(name, of) for name, of in (prices or {}).items()}
         self._listeners = tuple(listeners)
         self._lock = threading.RLock()
         self._bound: dict[tuple[int, str], Callee] = {}
@@ -257,6 +251,22 @@ class Engine:
                 listener(decided)
             except Exception as error:  # noqa: BLE001 - an app's own; the answer is there
                 logger.warning("a listener failed (%s)", type(error).__name__)
+
+
+def _priced(name: str, price: object) -> ModelSpec:
+    fields = ("usd_per_million_input_tokens", "usd_per_million_output_tokens")
+    pair = price if isinstance(price, tuple | list) else ()
+    usd = [
+        each for each in pair if isinstance(each, int | float) and 0 <= each < math.inf
+    ]
+    if len(usd) != len(fields) or len(pair) != len(fields):
+        msg = (
+            f"the price of {name!r} must be two numbers, dollars per million input and "
+            f"output tokens, as in (0.1, 0.4), not {price!r}"
+        )
+        raise ValueError(msg)
+    prices = dict(zip(fields, usd, strict=True))
+    return ModelSpec(name=name, provider="", model=name, **prices)
 
 
 def _listed(model: BaseChatModel, provider: str) -> ModelSpec | None:

@@ -72,6 +72,9 @@ def around(config: Mapping[str, Any] | None = None) -> Around:
 
     Args:
         config: Given with the call; it goes before what runs around it.
+
+    Raises:
+        ValueError: If a config names a site by something that is not a text.
     """
     ambient: Mapping[str, Any] | None = var_child_runnable_config.get()
     if not (ambient or config):
@@ -85,6 +88,9 @@ def around(config: Mapping[str, Any] | None = None) -> Around:
         named = named or configurable.get(SITE_KEY) or metadata.get(SITE_KEY)
         namespace = namespace or metadata.get(NAMESPACE_KEY)
         place = place or getattr(one.get("callbacks"), "parent_run_id", None)
+    if named and not isinstance(named, str):
+        msg = f'{SITE_KEY} names a site by its path, as in "triage", not by {named!r}'
+        raise ValueError(msg)
     site = named or ("/".join(node_names(namespace)) if namespace else None)
     run = run_of(config or {}) or run_of(ambient or {})
     return Around(site, bool(named), place_of(namespace, run) or place, run)

@@ -89,6 +89,7 @@ class Router:
         CatalogError: If the key of a bound model is not in the environment, or a limit
             of dollars is set and a bound model has no price.
         MissingExtraError: If a bound model needs a package that is not installed.
+        ValueError: If a price is not two numbers of dollars, at least 0.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel

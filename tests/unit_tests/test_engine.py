@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -643,6 +644,14 @@ def test_a_question_is_estimated_by_its_length():
     messages = ask_of().messages
     assert callee.least_usd(messages * 4) == 9.0  # 36 characters
     assert callee.least_usd([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "price", ["cheap", (1.0,), (1.0, 2.0, 3.0), (math.nan, 1.0), (-1.0, 1.0), None, 0.1]
+)
+def test_a_price_that_is_none_is_refused(price):
+    with pytest.raises(ValueError, match="the price of 'slm' must be two numbers"):
+        Engine(prices={"slm": price})
 
 
 # Breakers

@@ -297,3 +297,9 @@ def test_a_place_can_be_a_key():
 )
 def test_odd_namespaces_give_names_too(namespace, names):
     assert node_names(namespace) == names
+
+
+@pytest.mark.parametrize("place", ["configurable", "metadata"])
+def test_a_site_that_is_no_text_is_refused(place):
+    with pytest.raises(ValueError, match="names a site by its path"):
+        around({place: {"slm_site": 3}})
