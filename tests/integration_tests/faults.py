@@ -16,7 +16,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from integration_tests.misbehaving import Connection, Misbehaving, Raw
-from langchain_openai import ChatOpenAI
 
 Step = bytes | Callable[[Connection], None]
 
@@ -483,12 +482,6 @@ class FaultyEndpoint(Misbehaving):
             )
             if question_of(asked) == question or path == redirected
         ]
-
-
-async def close_clients(model: ChatOpenAI) -> None:
-    """Close the connections of all models of one `base_url`: LangChain shares them."""
-    model.root_client.close()
-    await model.root_async_client.close()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, TypedDict
 
 import pytest
+from integration_tests.clients import close_clients
 from integration_tests.misbehaving import Misbehaving, Reply, completion
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
@@ -117,14 +118,6 @@ class Seen:
         return "\n".join([*self.texts, *self.told.texts, *spans, caplog.text])
 
 
-async def closed(*models: BaseChatModel) -> None:
-    """Close the connections of models, in the event loop that used them."""
-    for model in models:
-        if isinstance(model, ChatOpenAI):
-            model.root_client.close()
-            await model.root_async_client.close()
-
-
 def leaked(text: str) -> list[str]:
     return [name for name, canary in CANARY.items() if canary in text]
 
@@ -180,7 +173,7 @@ async def test_a_router_shows_no_secret_of_a_bound_model(
         assert len(endpoint.asked) == 1
         seen.texts += [repr(chat), str(chat), dumps(chat), str(router.explain(""))]
         seen.texts += [repr(router.counters()), json.dumps(chat.asdict())]
-        await closed(bound)
+        await close_clients(bound)
     assert leaked(seen.all(caplog)) == []
 
 
@@ -197,7 +190,7 @@ async def test_a_router_shows_no_secret_of_its_default(
             await asked(chat, way, "hello", {"callbacks": [seen.told]})
         seen.raised(raised.value)
         seen.texts += [repr(chat), str(chat), dumps(chat)]
-        await closed(default)
+        await close_clients(default)
     assert leaked(seen.all(caplog)) == []
 
 
@@ -230,7 +223,7 @@ async def test_a_rewritten_and_recorded_graph_shows_no_secret(
             config = {"callbacks": [seen.told]}
             assert (await graph.ainvoke({"text": "hello"}, config))["text"] == "yes"
             assert store.count() == 1
-        await closed(bound)
+        await close_clients(bound)
         assert len(endpoint.asked) == 1
     files = [path.read_bytes() for path in tmp_path.iterdir()]
     seen.texts += [data.decode("utf-8", "replace") for data in files]
@@ -268,5 +261,5 @@ async def test_a_plan_holds_the_name_of_a_key_and_never_the_key(
         seen.raised(raised.value)
         seen.texts += [repr(chat), dumps(chat), path.read_text()]
         (bound,) = chat._router._guide.models
-        await closed(bound, default)
+        await close_clients(bound, default)
     assert leaked(seen.all(caplog)) == []

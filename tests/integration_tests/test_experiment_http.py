@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from integration_tests.clients import close_clients
 from integration_tests.misbehaving import (
     Misbehaving,
     Reply,
@@ -56,8 +57,7 @@ async def candidate_at(
     try:
         yield Candidate(name, Binding(model=spec), model)
     finally:
-        if opened := getattr(model, "root_async_client", None):
-            await opened.close()
+        await close_clients(model)
 
 
 @pytest.fixture(autouse=True)

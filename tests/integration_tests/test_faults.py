@@ -21,6 +21,7 @@ import aiohttp
 import openai
 import pytest
 import requests
+from integration_tests.clients import close_clients
 from integration_tests.faults import (
     FAULTS,
     GOOD,
@@ -30,7 +31,6 @@ from integration_tests.faults import (
     TEXT,
     TOOL,
     FaultyEndpoint,
-    close_clients,
     refusing,
 )
 from langchain_core.language_models import BaseChatModel

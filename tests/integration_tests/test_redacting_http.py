@@ -5,6 +5,7 @@ from typing import Any
 
 import openai
 import pytest
+from integration_tests.clients import close_clients
 from integration_tests.misbehaving import Misbehaving, Reply
 from langchain_core.language_models import BaseChatModel
 from langchain_nvidia_ai_endpoints import ChatNVIDIA
@@ -59,10 +60,7 @@ async def failure(model: BaseChatModel, way: str) -> Exception:
     except Exception as error:  # noqa: BLE001 - it is the thing under test
         return error
     finally:
-        if isinstance(model, ChatOpenAI):
-            if model.root_client is not None:
-                model.root_client.close()
-            await model.root_async_client.close()
+        await close_clients(model)
     pytest.fail("nothing was raised")
 
 

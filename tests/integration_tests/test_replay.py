@@ -4,12 +4,14 @@ import asyncio
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from integration_tests.clients import close_clients
 from integration_tests.replaying import (
     CASES,
     TINY,
@@ -47,6 +49,13 @@ in_one_loop = pytest.mark.asyncio(loop_scope="module")
 def running() -> Iterator[ReplayServer]:
     with ReplayServer([TINY]) as started:
         yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def closed_clients(running: ReplayServer) -> AsyncIterator[None]:
+    """Leave no connection to be collected in the midst of a later test."""
+    yield
+    await close_clients(openai(running))
 
 
 @pytest.fixture
@@ -184,6 +193,7 @@ async def test_a_long_answer_is_streamed_in_lines_that_clients_take(chat, size):
     suite = a_suite({"long": text}, a_case("long", user("Go on")))
     with ReplayServer([suite]) as server:
         chunks = [chunk async for chunk in chat(server).astream("Go on")]
+        await close_clients(openai(server))
     assert "".join(chunk.content for chunk in chunks) == text
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import openai
 import pytest
 import pytest_asyncio
+from integration_tests.clients import close_clients
 from integration_tests.faults import (
     FAULTS,
     GOOD,
@@ -16,7 +17,6 @@ from integration_tests.faults import (
     KEY,
     TEXT,
     FaultyEndpoint,
-    close_clients,
 )
 from integration_tests.misbehaving import Misbehaving
 from langchain_core.prompts import ChatPromptTemplate
