@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from langchain_slm.evaluation.evaluators import Verdict
     from langchain_slm.recording.recorder import record, recorded_node
     from langchain_slm.recording.store import Store, open_store
+    from langchain_slm.rewriting.applying import apply_plan
     from langchain_slm.rewriting.graphs import rewrite
     from langchain_slm.routing.chat_router import ChatRouter
     from langchain_slm.routing.limits import Limits, ModelLimits, SpendLimit
@@ -41,6 +42,7 @@ _MODULES = {
     "SpendLimit": "routing.limits",
     "Store": "recording.store",
     "Verdict": "evaluation.evaluators",
+    "apply_plan": "rewriting.applying",
     "cluster": "clustering",
     "convert": "conversion",
     "curate": "curation",
@@ -66,6 +68,7 @@ __all__ = [
     "SpendLimit",
     "Store",
     "Verdict",
+    "apply_plan",
     "cluster",
     "convert",
     "curate",

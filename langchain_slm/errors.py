@@ -7,7 +7,8 @@ SLMError
 │   ├── StoreCorruptError  the file is not a readable database; its bytes are kept
 │   └── StoreVersionError  written by a newer version of this package
 ├── PlanError              the plan file cannot be used
-│   └── PlanEditedError    its content does not match its own hash
+│   ├── PlanEditedError    its content does not match its own hash
+│   └── PlanOutdatedError  it was made for another version of the graph
 ├── CatalogError           models.toml cannot be used
 ├── SuiteError             a recorded suite cannot be read
 ├── GraphLoadError         `path.py:variable` does not give a graph
@@ -69,6 +70,10 @@ class PlanError(SLMError):
 
 class PlanEditedError(PlanError):
     """The plan's content does not match its own hash."""
+
+
+class PlanOutdatedError(PlanError):
+    """The plan was made for another version of the graph."""
 
 
 class CatalogError(SLMError):

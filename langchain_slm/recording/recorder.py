@@ -11,7 +11,7 @@ import logging
 import threading
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ from langchain_slm.recording.store import Store, open_store
 from langchain_slm.rewriting.graphs import instrument
 from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.scoped import scoped_function
-from langchain_slm.rewriting.scopes import Answered, Layer, Scope
+from langchain_slm.rewriting.scopes import Answered, HookName, Layer, Scope, hook_names
 from langchain_slm.routing import dialect
 from langchain_slm.routing.dialect import METADATA_KEY
 from langchain_slm.schema import Call
@@ -31,7 +31,13 @@ NodeT = TypeVar("NodeT", bound=Callable[..., Any])
 _REMEMBERED_RUNS = 4096
 
 
-def record(graph: GraphT, store: Store | str, *, name: str | None = None) -> GraphT:
+def record(
+    graph: GraphT,
+    store: Store | str,
+    *,
+    name: str | None = None,
+    hooks: Collection[HookName] = (),
+) -> GraphT:
     """Return a copy of `graph` that behaves the same and stores every model call.
 
     Each call is durable in the store before its answer reaches the app, redacted by
@@ -43,6 +49,7 @@ def record(graph: GraphT, store: Store | str, *, name: str | None = None) -> Gra
         graph: A `StateGraph` or a compiled graph.
         store: A store, or its URL (`sqlite:///slm.db`).
         name: Name of the graph in the store; by default the graph's own.
+        hooks: Further ways by which calls are reached, as for `rewrite`.
 
     Returns:
         A graph of the same type.
@@ -50,9 +57,10 @@ def record(graph: GraphT, store: Store | str, *, name: str | None = None) -> Gra
     Raises:
         RewriteError: If `graph` is not a LangGraph graph.
         StoreError: If the store cannot be opened.
+        ValueError: If there is no hook of that name.
     """
     graph_name = name or getattr(graph, "name", None) or "LangGraph"
-    return Recorder.on(store, graph=graph_name).copy_of(graph)
+    return Recorder.on(store, graph=graph_name).copy_of(graph, hooks)
 
 
 def recorded_node(
@@ -119,13 +127,13 @@ class Recorder:
         weakref.finalize(recorder, opened.close)
         return recorder
 
-    def copy_of(self, graph: GraphT) -> GraphT:
+    def copy_of(self, graph: GraphT, hooks: Collection[HookName] = ()) -> GraphT:
         """Return a copy of `graph` whose model calls are stored.
 
         Raises:
             RewriteError: If `graph` is not a LangGraph graph.
         """
-        return instrument(graph, Scope(watcher=self))
+        return instrument(graph, Scope(watcher=self, hooks=hook_names(hooks)))
 
     def watch(self, answered: Answered) -> None:
         """Store one call; on failure count it and say so in the log, at 1, 2, 4, ..."""

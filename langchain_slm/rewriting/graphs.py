@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -30,11 +30,11 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._read import DEFAULT_BOUND, PregelNode
 from langgraph.pregel.protocol import PregelProtocol
 
-from langchain_slm.errors import RewriteError
+from langchain_slm.errors import PlanOutdatedError, RewriteError
 from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.node_cache import GuidedCache, guided_policy
 from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
-from langchain_slm.rewriting.scopes import Layer, Scope
+from langchain_slm.rewriting.scopes import HookName, Layer, Scope, hook_names
 from langchain_slm.rewriting.sites import DEFAULT_HANDLER, fingerprint, unknown_sites
 from langchain_slm.routing.binding import Guide
 from langchain_slm.routing.router import PlanLike, Router
@@ -48,6 +48,8 @@ def rewrite(
     graph: GraphT,
     plan: Router | PlanLike,
     *,
+    strict: bool = False,
+    hooks: Collection[HookName] = (),
     allowed_hosts: frozenset[str] | None = None,
 ) -> GraphT:
     """Return a copy of `graph` in which each site calls the model that `plan` binds.
@@ -60,7 +62,13 @@ def rewrite(
         graph: A `StateGraph` or a compiled graph.
         plan: A `Router`, a plan, the path of a plan file, or `{site: chat model or
             "provider:model"}`. A site is a node path (`parent/child`), with `#name`
-            for the conditional edge of that name, `#branch` for any of the node.
+            for the conditional edge of that name, `#branch` for any of the node. The
+            agents that a tool invokes are one site (`tools/model`), or one each by
+            their names (`tools/model:researcher`).
+        strict: Whether a plan made for another version of the graph is refused.
+        hooks: Further ways by which calls are reached: "openai_sdk" for those of the
+            `openai` package's chat completions, "threads" for those in threads that
+            carry neither context nor config.
         allowed_hosts: Hosts that a plan file may name as `base_url`; by default this
             machine and the providers' own.
 
@@ -69,9 +77,11 @@ def rewrite(
 
     Raises:
         RewriteError: If `graph` is not a LangGraph graph.
-        PlanError: If the plan cannot be used; `PlanEditedError` if edited by hand.
+        PlanError: If the plan cannot be used; `PlanEditedError` if edited by hand;
+            `PlanOutdatedError` if `strict` and it does not fit the graph.
         CatalogError: If the key of a bound model is not in the environment.
         MissingExtraError: If a bound model needs a package that is not installed.
+        ValueError: If there is no hook of that name.
 
     Warns:
         UserWarning: For each site of the plan that `graph` does not have.
@@ -79,24 +89,29 @@ def rewrite(
     guide = (
         plan if isinstance(plan, Router) else Router(plan, allowed_hosts=allowed_hosts)
     )
-    copied = instrument(graph, Scope(guide=guide))
-    _warn_of_differences(graph, guide)
+    copied = instrument(graph, Scope(guide=guide, hooks=hook_names(hooks)))
+    found = differences(graph, guide)
+    if strict and found:
+        msg = f"{'; '.join(found)}; convert again, or rewrite without `strict`"
+        raise PlanOutdatedError(msg, differences=found)
+    for each in found:
+        warnings.warn(each, stacklevel=2)
     return copied
 
 
-def _warn_of_differences(graph: Any, guide: Guide) -> None:
-    for site in unknown_sites(guide.sites, graph):
-        warnings.warn(
-            f"the plan binds site {site!r}, which this graph does not have; "
-            "no call will reach that binding",
-            stacklevel=3,
-        )
+def differences(graph: Any, guide: Guide) -> list[str]:
+    """Return how a graph differs from the one that a plan was made for."""
+    found = [
+        f"the plan binds site {site!r}, which this graph does not have; "
+        "no call will reach that binding"
+        for site in unknown_sites(guide.sites, graph)
+    ]
     if guide.fingerprint not in (None, fingerprint(graph)):
-        warnings.warn(
+        found.append(
             "the plan was made for another version of this graph (its nodes or edges "
-            "differ); sites that still exist are bound, so convert again to be sure",
-            stacklevel=3,
+            "differ); sites that still exist are bound, so convert again to be sure"
         )
+    return found
 
 
 def instrument(graph: GraphT, scope: Scope) -> GraphT:

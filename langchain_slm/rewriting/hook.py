@@ -1,10 +1,10 @@
 """One reversible hook on every chat model, idle outside the scope of a graph.
 
 It replaces `generate`, `agenerate`, `stream` and `astream` of `BaseChatModel`: `invoke`,
-`batch`, `with_retry`, chains and agents all end there. Outside a scope it costs one
-read of a context variable; it holds none across a `yield`. It does not reach raw SDK
-calls, classes that override these four methods, or a model's own
-`stream_events(version="v3")` (LangGraph's v3 streams are reached).
+`batch`, `with_retry`, chains and agents all end there; and version 3 of `stream_events`
+and `astream_events`, which do not. Outside a scope it costs one read of a context
+variable; it holds none across a `yield`. It does not reach raw SDK calls, or classes
+that override these methods.
 
 Relies on these names of `BaseChatModel`: `_convert_input`, `_combine_llm_outputs`.
 """
@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial, wraps
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables.config import RunnableConfig, ensure_config
+from langchain_core.runnables.config import (
+    RunnableConfig,
+    ensure_config,
+    merge_configs,
+)
 
+from langchain_slm.rewriting.patching import Method, Patching
 from langchain_slm.rewriting.scopes import (
     ANSWERING,
     SCOPE,
@@ -34,48 +38,28 @@ from langchain_slm.rewriting.scopes import (
     running,
 )
 from langchain_slm.routing.asking import Ask
-from langchain_slm.routing.places import place_of
+from langchain_slm.routing.places import SITE_KEY, place_of
 from langchain_slm.routing.route import Route
+from langchain_slm.routing.router import Router
 
 logger = logging.getLogger(__name__)
 CONFIG_NAMES = ("callbacks", "tags", "metadata", "run_name", "run_id")
-Method = Callable[..., Any]
-
-# Reentrant: the garbage collector may end a scope while this thread holds it.
-_lock = threading.RLock()
-_scopes_alive = 0
-_placed: dict[str, tuple[Method, Method]] = {}  # by name: ours, and what it replaced
 
 
 def activate(scope: Scope) -> None:
-    """Keep the hook in place as long as `scope` lives.
+    """Keep the hook in place as long as `scope` lives, and those it asks for besides.
 
     The wrappers of an instrumented graph hold its scope, and so do copies of the graph.
     """
-    _begin()
-    weakref.finalize(scope, _end).atexit = False
+    CHAT_MODELS.keep(scope)
+    if "threads" in scope.hooks:
+        from langchain_slm.rewriting.threads import THREADS  # noqa: PLC0415 - opt-in
 
+        THREADS.keep(scope)
+    if "openai_sdk" in scope.hooks:
+        from langchain_slm.rewriting.openai_sdk import OPENAI_SDK  # noqa: PLC0415 - opt-in
 
-def _begin() -> None:
-    global _scopes_alive  # noqa: PLW0603 - one hook per process
-    with _lock:
-        _scopes_alive += 1
-        for name, make in _HOOKS.items():
-            found = getattr(BaseChatModel, name)
-            if name not in _placed or found is not _placed[name][0]:
-                _placed[name] = make(found), found
-                setattr(BaseChatModel, name, _placed[name][0])
-
-
-def _end() -> None:
-    global _scopes_alive  # noqa: PLW0603 - one hook per process
-    with _lock:
-        _scopes_alive -= 1
-        if _scopes_alive == 0:
-            for name, (ours, original) in _placed.items():
-                # Someone else's hook on top of ours stays, and ours below it, idle.
-                if getattr(BaseChatModel, name) is ours:
-                    setattr(BaseChatModel, name, original)
+        OPENAI_SDK.keep(scope)
 
 
 def _hooked_generate(original: Method) -> Method:
@@ -163,12 +147,56 @@ def _hooked_astream(original: Method) -> Method:
     return astream
 
 
-_HOOKS: dict[str, Callable[[Method], Method]] = {
-    "generate": _hooked_generate,
-    "agenerate": _hooked_agenerate,
-    "stream": _hooked_stream,
-    "astream": _hooked_astream,
-}
+def _hooked_stream_events(original: Method) -> Method:
+    # One for both: the asynchronous one is a plain function that returns an awaitable.
+    @wraps(original)
+    def stream_events(
+        self: BaseChatModel,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **options: Any,
+    ) -> Any:
+        if options.get("version") != "v3":
+            return original(self, input, config, **options)  # ends in `astream`
+        scope = running((config or {}).get("metadata"))
+        if scope is None:
+            return original(self, input, config, **options)
+        version, stop = options.pop("version"), options.pop("stop", None)
+        visit = _Visit(scope, _stream_ask(self, input, config, stop, dict(options)))
+        model = visit.carrier(options, config)
+        if scope.watchers:
+            config = merge_configs(config, {"callbacks": [_Heard(visit)]})
+        return original(model, input, config, version=version, stop=stop, **options)
+
+    return stream_events
+
+
+class _Heard(BaseCallbackHandler):
+    """Hears what a run came to: its events are the app's to read."""
+
+    run_inline = True  # before the app goes on
+
+    def __init__(self, visit: _Visit) -> None:
+        self._visit = visit
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        self._visit.keep(_first_message(response))
+        self._visit.done()
+
+    def on_llm_error(self, error: BaseException, **_: Any) -> None:
+        self._visit.done(error)
+
+
+CHAT_MODELS = Patching(
+    {
+        (BaseChatModel, "generate"): _hooked_generate,
+        (BaseChatModel, "agenerate"): _hooked_agenerate,
+        (BaseChatModel, "stream"): _hooked_stream,
+        (BaseChatModel, "astream"): _hooked_astream,
+        (BaseChatModel, "stream_events"): _hooked_stream_events,
+        (BaseChatModel, "astream_events"): _hooked_stream_events,
+    }
+)
 
 
 def _asks(
@@ -257,6 +285,20 @@ class _Visit:
                 "site %r: no route for a call (%s)", site, type(error).__name__
             )
             return None
+
+    def carrier(
+        self, options: dict[str, Any], config: RunnableConfig | None
+    ) -> BaseChatModel:
+        """Return a model whose one run is this call, told of it in `options`."""
+        guide, above = self._scope.guide or (None, 0)
+        if self.route is None or not isinstance(guide, Router):
+            return self.ask.source
+        from langchain_slm.routing.chat_router import ChatRouter  # noqa: PLC0415 - seldom used
+
+        chat = ChatRouter(default=self.ask.source, router=guide)
+        options[SITE_KEY] = self._place.site(above)
+        chat._carry(options, config)  # noqa: SLF001 - of this package
+        return chat
 
     def keep(self, part: BaseMessage | None) -> None:
         if self._scope.watchers and part is not None:

@@ -11,18 +11,39 @@ the run metadata `langgraph_checkpoint_ns`, the configurables `thread_id` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias, get_args
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
 from langchain_slm.routing.asking import Ask
 from langchain_slm.routing.binding import Guide
-from langchain_slm.routing.places import NAMESPACE_KEY, node_names, run_of
+from langchain_slm.routing.places import (
+    AGENT_KEY,
+    AGENT_MARK,
+    NAMESPACE_KEY,
+    node_names,
+    run_of,
+)
 from langchain_slm.routing.turn import merged
+
+HookName: TypeAlias = Literal["openai_sdk", "threads"]
+
+
+def hook_names(names: Collection[HookName]) -> frozenset[HookName]:
+    """Return the names of hooks, checked.
+
+    Raises:
+        ValueError: If there is no such hook.
+    """
+    known = get_args(HookName)
+    if isinstance(names, str) or not set(names) <= set(known):
+        msg = f"hooks are a collection of {known}, not {names!r}"
+        raise ValueError(msg)
+    return frozenset(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +91,12 @@ class Scope:
     Attributes:
         watcher: Learns of every call.
         guide: Says what answers.
+        hooks: Further ways by which calls are reached.
     """
 
     watcher: Watcher | None = None
     guide: Guide | None = None
+    hooks: frozenset[HookName] = frozenset()
 
 
 class Layer(NamedTuple):
@@ -97,15 +120,20 @@ class Place(NamedTuple):
         path: Names of the nodes, from the outermost graph inwards.
         namespace: LangGraph's namespace of the innermost node run.
         branch: Name of the conditional edge; None in the node itself.
+        agent: Name of the agent that a function or a tool of the node invokes: the
+            agents of one `tools` node are told apart by nothing else.
     """
 
     path: tuple[str, ...] = ()
     namespace: str = ""
     branch: str | None = None
+    agent: str | None = None
 
     def site(self, above: int = 0) -> str:
         """Return the site, without the `above` outermost nodes."""
         path = "/".join(self.path[above:])
+        if self.agent is not None:
+            path = f"{path}{AGENT_MARK}{self.agent}"
         return path if self.branch is None else f"{path}#{self.branch}"
 
     def inner(self, namespace: str) -> Place:
@@ -138,12 +166,16 @@ class Running(NamedTuple):
         guide: Who says what answers, and the same number; None for nobody.
         place: Where.
         config: Of the outermost node run that was wrapped.
+        agent: Name of the agent that the node belongs to, if it has one.
+        hooks: Further ways by which calls are reached.
     """
 
     watchers: tuple[tuple[Watcher, int], ...] = ()
     guide: tuple[Guide, int] | None = None
     place: Place = Place()
     config: Mapping[str, Any] = {}
+    agent: str | None = None
+    hooks: frozenset[HookName] = frozenset()
 
     def where(self, passed: Mapping[str, Any] | None) -> Place:
         """Return where a call is made now.
@@ -155,9 +187,14 @@ class Running(NamedTuple):
         """
         around = var_child_runnable_config.get() or {}
         metadata = around.get("metadata") or {}
-        found = (metadata.get(NAMESPACE_KEY), (passed or {}).get(NAMESPACE_KEY))
+        passed = passed or {}
+        found = (metadata.get(NAMESPACE_KEY), passed.get(NAMESPACE_KEY))
         places = [self.place.inner(namespace or "") for namespace in found]
-        return max(places, key=lambda place: len(place.path))
+        place = max(places, key=lambda place: len(place.path))
+        if len(place.path) == len(self.place.path):
+            return place
+        agent = metadata.get(AGENT_KEY) or passed.get(AGENT_KEY)
+        return place if agent == self.agent else place._replace(agent=agent)
 
     @property
     def thread_id(self) -> str | None:
@@ -242,7 +279,9 @@ def entered(
         watcher = scope.watcher
         if watcher is not None and all(watcher is not known for known, _ in watchers):
             watchers = (*watchers, (watcher, above))
-    return Running(watchers, guide, place, around.config or config)
+    agent = (config.get("metadata") or {}).get(AGENT_KEY)
+    hooks = around.hooks.union(*(scope.hooks for scope, _ in layers))
+    return Running(watchers, guide, place, around.config or config, agent, hooks)
 
 
 def running(metadata: Mapping[str, Any] | None) -> Running | None:

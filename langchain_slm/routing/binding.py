@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 from uuid import uuid4
@@ -21,6 +21,7 @@ from langchain_slm.errors import PlanError
 from langchain_slm.routing import dialect
 from langchain_slm.routing.asking import Ask
 from langchain_slm.routing.engine import Engine
+from langchain_slm.routing.places import without_agent
 from langchain_slm.routing.plan_file import read_plan
 from langchain_slm.routing.policy import EscalateOnInvalid, NeverEscalate, Policy
 from langchain_slm.routing.route import Route
@@ -42,6 +43,7 @@ POLICIES: Mapping[str, Policy] = {
     "never": NeverEscalate(),
 }
 _INSTRUCTIONS = ("system", "developer")
+MOST_TOLD = 100  # warnings of a site; a model's name may be made up at run time
 Targets: TypeAlias = dict[tuple[ModelSpec, Artefact | None], BaseChatModel]
 
 
@@ -69,22 +71,38 @@ class _Site:
     """What was decided at a site.
 
     Attributes:
+        site: Where.
         tasks: All of them, also those that keep their reference.
         routes: By task, None for a site that is one task, and by reference model.
+        told: What was warned of.
     """
 
+    site: str
     tasks: tuple[Task, ...]
     routes: Mapping[tuple[str | None, str], Route]
+    told: set[str] = field(default_factory=set)
 
-    def route(self, site: str, ask: Ask) -> Route | None:
+    def route(self, ask: Ask) -> Route | None:
         # A backup model of the app's own `with_fallbacks` is not the one decided on.
         source = dialect.model_name(ask.source, ask.options)
         if not any(reference == source for _, reference in self.routes):
+            self._warn(f"calls {source!r}, which the plan did not decide on")
             return None
         if not self.tasks:
             return self.routes.get((None, source))
-        task = _task_id(site, ask, self.tasks)
-        return None if task is None else self.routes.get((task, source))
+        task = _task_id(self.site, ask, self.tasks)
+        if task is None:
+            self._warn("has another prompt template, other tools or another schema now")
+            return None
+        return self.routes.get((task, source))
+
+    def _warn(self, what: str) -> None:
+        """Say once that calls are none of those that were tested."""
+        if what not in self.told and len(self.told) < MOST_TOLD:
+            self.told.add(what)
+            logger.warning(
+                "site %r %s: the reference answers; convert again", self.site, what
+            )
 
 
 class PlanGuide:
@@ -142,8 +160,8 @@ class PlanGuide:
 
     def route(self, site: str, ask: Ask) -> Route | None:
         """Return what answers a call at `site`; None for the model that was called."""
-        decided = self._sites.get(site)
-        return None if decided is None else decided.route(site, ask)
+        decided = self._decided(site)
+        return None if decided is None else decided.route(ask)
 
     @property
     def models(self) -> list[BaseChatModel]:
@@ -152,10 +170,13 @@ class PlanGuide:
 
     def bound_name(self, site: str) -> str | None:
         """Return the name of a model that is bound at `site`; None for none."""
-        decided = self._sites.get(site)
+        decided = self._decided(site)
         routes = iter(() if decided is None else decided.routes.values())
         first = next(routes, None)
         return None if first is None else first.name
+
+    def _decided(self, site: str) -> _Site | None:
+        return self._sites.get(site) or self._sites.get(without_agent(site))
 
     def _site(self, site: str) -> _Site:
         # Also the tasks that are kept: a call of theirs must not pass for another's.
@@ -166,7 +187,8 @@ class PlanGuide:
             for d in active
             if d.binding is not None
         }
-        return _Site(tuple(d.task for d in decisions if d.task is not None), routes)
+        tasks = tuple(d.task for d in decisions if d.task is not None)
+        return _Site(site, tasks, routes)
 
     def _route(self, decision: Decision, binding: Binding) -> Route:
         return Route(
@@ -285,7 +307,7 @@ class MappingGuide:
         return None if found is None else found.name
 
     def _bound(self, site: str) -> Route | None:
-        found = self._routes.get(site)
+        found = self._routes.get(site) or self._routes.get(without_agent(site))
         if found is None and "#" in site:
             found = self._routes.get(f"{site.partition('#')[0]}#{ANY_BRANCH}")
         return found

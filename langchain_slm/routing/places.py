@@ -16,6 +16,11 @@ NAMESPACE_KEY = "langgraph_checkpoint_ns"
 RUNTIME_KEY = "__pregel_runtime"
 # Key of a config's `configurable` or `metadata` that names the site itself.
 SITE_KEY = "slm_site"
+# LangChain's name of an agent, in the metadata of all that runs in it.
+AGENT_KEY = "lc_agent_name"
+# Between a site and the name of an agent that a function or a tool of a node invokes:
+# LangGraph allows it in no name of a node.
+AGENT_MARK = ":"
 
 
 def node_names(namespace: str) -> tuple[str, ...]:
@@ -31,6 +36,17 @@ def node_names(namespace: str) -> tuple[str, ...]:
     # A bare number counts the calls of one subgraph; any other part is a node, also
     # without an id (a subgraph with `checkpointer=True`).
     return tuple(name for name, has_id, _ in parts if has_id or not name.isdigit())
+
+
+def without_agent(site: str) -> str:
+    """Return the site of all the agents that a node invokes.
+
+    Example:
+        >>> without_agent("tools/model:researcher")
+        'tools/model'
+    """
+    path = site.partition(AGENT_MARK)[0]
+    return site if "#" in path else path  # the name of an edge may hold anything
 
 
 def run_of(config: Mapping[str, Any]) -> object | None:

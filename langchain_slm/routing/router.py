@@ -28,6 +28,7 @@ from langchain_slm.routing.binding import POLICIES, MappingGuide, PlanGuide, gui
 from langchain_slm.routing.counters import Counted
 from langchain_slm.routing.engine import Engine, Listener, Prices
 from langchain_slm.routing.limits import Limits
+from langchain_slm.routing.places import without_agent
 from langchain_slm.routing.policy import NeverEscalate, Policy
 from langchain_slm.routing.route import Route
 from langchain_slm.schema import Decision, Plan
@@ -241,8 +242,10 @@ class Router:
             names = {} if found is None else {"": found}
             reasons = [f"{name}: given by the app's mapping" for name in names.values()]
         else:
-            decided = [d for d in guide.plan.decisions if d.site == site]
-            active = [d for d in guide.plan.active if d.site == site]
+            sites = {decision.site for decision in guide.plan.decisions}
+            found = site if site in sites else without_agent(site)
+            decided = [d for d in guide.plan.decisions if d.site == found]
+            active = [d for d in guide.plan.active if d.site == found]
             names = {d.task.task_id if d.task else "": d.model for d in active}
             reasons = [_reason(d) for d in decided]
         return Explanation(
@@ -332,7 +335,8 @@ def _model_of_loop(site: str, ask: Ask) -> str | None:
         return None
     told = asked.response_metadata.get(dialect.METADATA_KEY)
     if told:
-        return told.get("model") if told.get("site") == site else None
+        known = told.get("site") in (site, without_agent(site))
+        return told.get("model") if known else None
     # Nobody marked it: the app's own model, if it offers the same tools again.
     offered = {
         tool.get("function", {}).get("name")

@@ -414,3 +414,70 @@ def test_a_plan_edited_by_hand_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"proven"', '"provisional"'))
     with pytest.raises(PlanEditedError):
         guide_of(path)
+
+
+# A graph that has changed since
+
+
+def test_a_model_that_the_plan_did_not_decide_on_is_warned_of_once(caplog):
+    decided = guide(decision())
+    for _ in range(3):
+        assert decided.route("triage", ask("Hi", source=fake("", "gpt-new"))) is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "site 'triage' calls 'gpt-new', which the plan did not decide on: the reference "
+        "answers; convert again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("You write poems about the sea for a small magazine.", {}),
+        (GRADE, {"tools": [{"type": "function", "function": {"name": "new"}}]}),
+        (GRADE, {"response_format": {"type": "json_object"}}),
+    ],
+)
+def test_another_prompt_other_tools_or_another_schema_are_warned_of_once(
+    text, options, caplog
+):
+    decided = decided_for(clustered((GRADE, {})), "grade")
+    assert decided.route("agent", ask(GRADE, "Q")) is not None
+    for _ in range(3):
+        assert decided.route("agent", ask(text, "Q", **options)) is None
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "site 'agent' has another prompt template, other tools or another schema now: "
+        "the reference answers; convert again"
+    )
+
+
+def test_as_many_warnings_as_there_are_names_are_not_given(caplog):
+    decided = guide(decision())
+    for number in range(300):
+        decided.route("triage", ask("Hi", source=fake("", f"made-up-{number}")))
+    assert len(caplog.records) == 100
+
+
+# Agents that a node invokes
+
+
+def test_an_agent_of_a_node_is_bound_by_its_name_or_with_all_others():
+    decided = guide(decision("tools/model", "any"), decision("tools/model:writer", "own"))
+    names = {
+        site: decided.route(site, ask("Hi")).name
+        for site in ("tools/model", "tools/model:writer", "tools/model:other")
+    }
+    assert names == {
+        "tools/model": "any",
+        "tools/model:writer": "own",
+        "tools/model:other": "any",
+    }
+    assert decided.bound_name("tools/model:other") == "any"
+    assert decided.route("tools:other", ask("Hi")) is None
+
+
+def test_the_name_of_an_edge_is_not_taken_for_an_agents():
+    mapped = guide_of({"node#route": fake("slm", "slm")})
+    assert mapped.route("node#route:x", ask("Hi")) is None

@@ -547,13 +547,13 @@ def test_a_decorator_around_a_wrapper_is_kept():
 
 def test_a_scope_ends_with_the_last_copy_of_its_graph(model):
     gc.collect()
-    before = hook._scopes_alive
+    before = hook.CHAT_MODELS.alive
     graph = one_node(lambda state: None).compile()
     copies = [rewrite(graph, {"node": model})]
     copies += [copies[0].with_config(tags=["t"])]
     for alive in (1, 1, 0):
         gc.collect()
-        assert hook._scopes_alive == before + alive
+        assert hook.CHAT_MODELS.alive == before + alive
         if copies:
             copies.pop()
 
@@ -561,15 +561,15 @@ def test_a_scope_ends_with_the_last_copy_of_its_graph(model):
 def test_the_collector_may_end_a_scope_while_another_begins():
     """A finalizer runs wherever memory is taken: here, with the lock held."""
     gc.collect()
-    before = hook._scopes_alive
+    before = hook.CHAT_MODELS.alive
     kept, gone = Scope(), Scope()
     activate(gone)
     weakref.finalize(gone, lambda: None)
-    with hook._lock:
+    with hook.CHAT_MODELS.lock:
         activate(kept)
         del gone
         gc.collect()
-    assert hook._scopes_alive == before + 1
+    assert hook.CHAT_MODELS.alive == before + 1
 
 
 ALONE = """

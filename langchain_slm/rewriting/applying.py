@@ -1,0 +1,183 @@
+"""A plan in an app's own source: one line behind the graph, whatever made the graph.
+
+    graph = apply_plan(graph, "slm-plan.json")
+
+The app starts in any case: where the plan cannot be used, it runs as it is, and says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import warnings
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial, wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from langgraph.graph.state import StateGraph
+from langgraph.pregel import Pregel
+
+from langchain_slm.errors import RewriteError, SLMError
+from langchain_slm.rewriting.graphs import rewrite
+from langchain_slm.rewriting.scopes import HookName
+from langchain_slm.routing.router import PlanLike, Router
+
+logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
+Finish = Callable[[Any], Any]
+
+
+def apply_plan(
+    graph: Found,
+    plan: Router | PlanLike,
+    *,
+    strict: bool = False,
+    hooks: tuple[HookName, ...] = (),
+    allowed_hosts: frozenset[str] | None = None,
+) -> Found:
+    """Return `graph`, or what makes it, with each site bound as `plan` says.
+
+    Args:
+        graph: A `StateGraph`, a compiled graph, or a factory of one: a function with any
+            arguments, sync or async, that returns a graph or a context manager of one.
+            All graphs of a factory share one router: its limits and its counters.
+        plan: As for `rewrite`. A relative path is looked for beside the file that calls
+            this, then in the working directory.
+        strict: Whether a plan that cannot be used, or that was made for another version
+            of the graph, is an error. If not, it is warned of, and what it does not
+            cover calls what it called.
+        hooks: As for `rewrite`.
+        allowed_hosts: As for `rewrite`.
+
+    Returns:
+        The same kind of thing, with the same signature.
+
+    Raises:
+        RewriteError: If `graph` is neither a graph nor callable.
+        SLMError: If `strict`, and the plan cannot be used.
+
+    Warns:
+        UserWarning: If the plan cannot be used, or was made for another version of the
+            graph.
+    """
+    if not isinstance(graph, StateGraph | Pregel) and not callable(graph):
+        msg = (
+            f"apply_plan needs a graph, or a function that makes one, not a "
+            f"{type(graph).__name__}"
+        )
+        raise RewriteError(msg, type=type(graph).__name__)
+    if isinstance(plan, str | Path):
+        plan = _beside(Path(plan), sys._getframe(1).f_globals.get("__file__"))  # noqa: SLF001 - the documented way to a caller
+    try:
+        router = (
+            plan
+            if isinstance(plan, Router)
+            else Router(plan, allowed_hosts=allowed_hosts)
+        )
+    except SLMError as error:
+        if strict:
+            raise
+        _warn(error)
+        return graph
+    finish = partial(_rewritten, router=router, strict=strict, hooks=hooks)
+    return cast("Found", _applied(graph, finish))
+
+
+def _warn(error: SLMError) -> None:
+    msg = f"no plan is applied, every site calls the app's own model: {error}"
+    warnings.warn(msg, stacklevel=3)
+    logger.warning("%s", msg)  # a server may show no warnings
+
+
+def _rewritten(
+    graph: Any, *, router: Router, strict: bool, hooks: tuple[HookName, ...]
+) -> Any:
+    try:
+        return rewrite(graph, router, strict=strict, hooks=hooks)
+    except RewriteError as error:  # a factory may return anything
+        if strict:
+            raise
+        _warn(error)
+        return graph
+
+
+def _beside(plan: Path, file: str | None) -> Path:
+    """Return the path of a plan that a module names; `file` is None in a notebook."""
+    if plan.is_absolute() or file is None:
+        return plan
+    beside = Path(file).parent / plan
+    return beside if beside.exists() or not plan.exists() else plan
+
+
+def _applied(made: Any, finish: Finish) -> Any:
+    """Return a graph rewritten, and what leads to one so that it leads to that."""
+    if isinstance(made, StateGraph | Pregel):
+        return finish(made)
+    if inspect.isawaitable(made):
+        return _awaited(made, finish)
+    if isinstance(made, AbstractAsyncContextManager):
+        return _AsyncManaged(made, finish)
+    if isinstance(made, AbstractContextManager):
+        return _Managed(made, finish)
+    if inspect.iscoroutinefunction(made):
+        return _coroutine_function(made, finish)
+    return _function(made, finish) if callable(made) else finish(made)
+
+
+def _function(factory: Callable[..., Any], finish: Finish) -> Callable[..., Any]:
+    @wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        return _applied(factory(*args, **kwargs), finish)
+
+    return make
+
+
+def _coroutine_function(
+    factory: Callable[..., Awaitable[Any]], finish: Finish
+) -> Callable[..., Awaitable[Any]]:
+    # Servers look whether a factory is one before they call it.
+    @wraps(factory)
+    async def make(*args: Any, **kwargs: Any) -> Any:
+        return _applied(await factory(*args, **kwargs), finish)
+
+    return make
+
+
+async def _awaited(made: Awaitable[Any], finish: Finish) -> Any:
+    return _applied(await made, finish)
+
+
+class _Managed(AbstractContextManager[Any]):
+    def __init__(self, made: AbstractContextManager[Any], finish: Finish) -> None:
+        self._made, self._finish = made, finish
+
+    def __enter__(self) -> Any:
+        return _applied(self._made.__enter__(), self._finish)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return self._made.__exit__(kind, error, trace)
+
+
+class _AsyncManaged(AbstractAsyncContextManager[Any]):
+    def __init__(self, made: AbstractAsyncContextManager[Any], finish: Finish) -> None:
+        self._made, self._finish = made, finish
+
+    async def __aenter__(self) -> Any:
+        return _applied(await self._made.__aenter__(), self._finish)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._made.__aexit__(kind, error, trace)

@@ -1,0 +1,64 @@
+"""Opt-in: threads of the standard library that a node starts run in its scope.
+
+Only what this package keeps in the context goes along; the app's own variables are as
+they always were in its threads. Holds no scope in a pool's worker: each task has its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from typing import Any
+
+from langchain_slm.rewriting.patching import Method, Patching
+from langchain_slm.rewriting.scopes import SCOPE, Running
+
+
+def _carried() -> Running | None:
+    scope = SCOPE.get()
+    return scope if scope is not None and "threads" in scope.hooks else None
+
+
+def _run_in(scope: Running, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    token = SCOPE.set(scope)
+    try:
+        return run(*args, **kwargs)
+    finally:
+        SCOPE.reset(token)
+
+
+def _hooked_start(original: Method) -> Method:
+    @wraps(original)
+    def start(self: threading.Thread) -> None:
+        if (scope := _carried()) is not None:
+            run = partial(_run_in, scope, self.run)
+            self.run = run  # type: ignore[method-assign]  # of this thread only
+        original(self)
+
+    return start
+
+
+def _hooked_submit(original: Method) -> Method:
+    @wraps(original)
+    def submit(
+        self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        if (scope := _carried()) is None:
+            return original(self, fn, *args, **kwargs)
+        token = SCOPE.set(None)  # it may start a worker, which outlives the node
+        try:
+            return original(self, partial(_run_in, scope, fn), *args, **kwargs)
+        finally:
+            SCOPE.reset(token)
+
+    return submit
+
+
+THREADS = Patching(
+    {
+        (threading.Thread, "start"): _hooked_start,
+        (ThreadPoolExecutor, "submit"): _hooked_submit,
+    }
+)
