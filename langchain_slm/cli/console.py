@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
 if TYPE_CHECKING:
     from langchain_slm.recording.store import Store
+    from langchain_slm.rewriting.scopes import HookName
     from langchain_slm.schema import Decision
 
 DONE, GATE_NOT_MET, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
@@ -41,6 +42,13 @@ StoredName = Annotated[
     typer.Option("--name", help="The graph's name in the store; default FILE:VARIABLE."),
 ]
 PlanFile = Annotated[Path, typer.Option("--plan", help="The plan's file.")]
+Hooks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hook",
+        help="Reach more calls: openai_sdk (of the openai package), threads; repeat.",
+    ),
+]
 SHOWN_NAME = 80  # characters of a site's name; LangGraph sets no limit
 
 
@@ -56,6 +64,17 @@ def check_rates(margin: float, alpha: float) -> None:
         if not 0 < value < 1:
             msg = f"--{name} must be between 0 and 1, not {value}"
             raise typer.BadParameter(msg)
+
+
+def hooks_of(given: Sequence[str] | None) -> frozenset[HookName]:
+    """Return the hooks that an option names."""
+    from langchain_slm.rewriting.scopes import hook_names
+
+    try:
+        return hook_names(cast("Sequence[HookName]", given or ()))
+    except ValueError as error:
+        msg = f"--hook: {error}"
+        raise typer.BadParameter(msg) from error
 
 
 def gate(decisions: Sequence[Decision]) -> int:

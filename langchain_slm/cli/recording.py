@@ -13,11 +13,13 @@ from langchain_slm.cli.console import (
     DONE,
     GATE_NOT_MET,
     GraphName,
+    Hooks,
     Json,
     StoredName,
     StoreUrl,
     app,
     bars,
+    hooks_of,
     print_json,
     results,
     shown,
@@ -32,6 +34,7 @@ def record(
     store: StoreUrl = "sqlite:///slm.db",
     name: StoredName = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 4,
+    hook: Hooks = None,
     *,
     redaction: Annotated[
         bool, typer.Option(help="Redact personal data before it is stored.")
@@ -49,6 +52,7 @@ def record(
     from langchain_slm.recording.store import open_store
     from langchain_slm.rewriting.loading import load_graph
 
+    hooks = hooks_of(hook)
     found = load_graph(graph)
     lines = runs.read_inputs(inputs)
     redact = DEFAULT_REDACTOR if redaction else None
@@ -59,6 +63,7 @@ def record(
             store=opened,
             name=name or stored_name(graph),
             concurrency=concurrency,
+            hooks=hooks,
             progress=lambda done: bar("recording", done, len(lines)),
         )
     if as_json:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +20,7 @@ from langgraph.graph.state import StateGraph
 from langchain_slm.errors import NoExamplesError, SLMError, StoreError
 from langchain_slm.recording.recorder import Recorder
 from langchain_slm.recording.store import Store
+from langchain_slm.rewriting.scopes import HookName
 from langchain_slm.rewriting.sites import Graph
 from langchain_slm.schema import JsonObject
 
@@ -60,6 +61,7 @@ def record_runs(
     store: Store,
     name: str,
     concurrency: int = 4,
+    hooks: Collection[HookName] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> JsonObject:
     """Run `graph` on each input and store every model call.
@@ -70,6 +72,7 @@ def record_runs(
         store: Where calls go.
         name: Name of the graph in the store.
         concurrency: Runs at a time.
+        hooks: Further ways by which calls are reached, as for `rewrite`.
         progress: Told the number of runs that have ended.
 
     Returns:
@@ -81,7 +84,7 @@ def record_runs(
         StoreError: If none of the calls could be stored.
     """
     recorder = Recorder(store, graph=name)
-    recorded: Any = recorder.copy_of(graph)
+    recorded: Any = recorder.copy_of(graph, hooks)
     if isinstance(recorded, StateGraph):
         recorded = recorded.compile()
     runs = _Runs(recorded, asyncio.Semaphore(concurrency), progress)

@@ -31,12 +31,12 @@ from langgraph.pregel._read import DEFAULT_BOUND, PregelNode
 from langgraph.pregel.protocol import PregelProtocol
 
 from langchain_slm.errors import PlanOutdatedError, RewriteError
+from langchain_slm.rewriting.differences import differences
 from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.node_cache import GuidedCache, guided_policy
 from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
 from langchain_slm.rewriting.scopes import HookName, Layer, Scope, hook_names
-from langchain_slm.rewriting.sites import DEFAULT_HANDLER, fingerprint, unknown_sites
-from langchain_slm.routing.binding import Guide
+from langchain_slm.rewriting.sites import DEFAULT_HANDLER, Graph
 from langchain_slm.routing.router import PlanLike, Router
 
 GraphT = TypeVar("GraphT")
@@ -90,28 +90,13 @@ def rewrite(
         plan if isinstance(plan, Router) else Router(plan, allowed_hosts=allowed_hosts)
     )
     copied = instrument(graph, Scope(guide=guide, hooks=hook_names(hooks)))
-    found = differences(graph, guide)
+    found = differences(cast("Graph", graph), guide)
     if strict and found:
         msg = f"{'; '.join(found)}; convert again, or rewrite without `strict`"
         raise PlanOutdatedError(msg, differences=found)
     for each in found:
         warnings.warn(each, stacklevel=2)
     return copied
-
-
-def differences(graph: Any, guide: Guide) -> list[str]:
-    """Return how a graph differs from the one that a plan was made for."""
-    found = [
-        f"the plan binds site {site!r}, which this graph does not have; "
-        "no call will reach that binding"
-        for site in unknown_sites(guide.sites, graph)
-    ]
-    if guide.fingerprint not in (None, fingerprint(graph)):
-        found.append(
-            "the plan was made for another version of this graph (its nodes or edges "
-            "differ); sites that still exist are bound, so convert again to be sure"
-        )
-    return found
 
 
 def instrument(graph: GraphT, scope: Scope) -> GraphT:

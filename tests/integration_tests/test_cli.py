@@ -19,6 +19,7 @@ from langchain_slm.replay import ReplayServer
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 APP = """
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 from langchain_openai import ChatOpenAI
@@ -46,6 +47,16 @@ for name in ("weather", "orders"):
     builder.add_edge(name, END)
 builder.add_conditional_edges(START, lambda state: state["node"], ["weather", "orders"])
 graph = builder.compile()
+
+def ask_in_a_thread(state):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(ask, state).result()
+
+
+threaded = StateGraph(State)
+threaded.add_node("weather", ask_in_a_thread)
+threaded.add_edge(START, "weather")
+threaded = threaded.compile()
 
 silent = StateGraph(State)
 silent.add_node("quiet", lambda state: {"answer": "no model was asked"})
@@ -253,6 +264,19 @@ def test_runs_that_fail_are_counted_and_the_others_recorded(project, capsys):
         "lost": 0,
         "sites": {"weather": 3},
     }
+
+
+def test_calls_in_threads_are_recorded_where_that_is_asked_for(project, capsys):
+    lines = (project / "inputs.jsonl").read_text().splitlines()
+    (project / "inputs.jsonl").write_text("\n".join(lines[:2]))
+    given = ("record", "app.py:threaded", "--inputs", "inputs.jsonl", "--json")
+    code, out, _ = run(capsys, *given)
+    assert (code, json.loads(out)["error"]["type"]) == (2, "NoExamplesError")
+    code, out, _ = run(capsys, *given, "--hook", "threads")
+    assert (code, json.loads(out)["sites"]) == (0, {"weather": 2})
+    code, out, err = run(capsys, *given, "--hook", "thread")
+    assert code == 2
+    assert "--hook: hooks are a collection of ('openai_sdk', 'threads')" in err
 
 
 def record_some(project, capsys, count: int, *more: str) -> None:
