@@ -41,6 +41,7 @@ from langchain_slm.recording.store import CachedAnswer
 from langchain_slm.routing.dialect import (
     REPORTS_FINISH_REASON,
     answer_of,
+    in_dialect_of,
     provider_name,
 )
 from langchain_slm.schema import (
@@ -337,12 +338,11 @@ class Experiment:
         raise first  # not reached: tenacity returns or raises
 
     async def _once(self, model: BaseChatModel, request: Request) -> Answer:
+        # As a router will ask it: a candidate is judged on what it is asked then.
+        options = in_dialect_of(model, _options(request))
         async with asyncio.timeout(self.settings.timeout_s):
-            return answer_of(
-                await model.ainvoke(
-                    convert_to_messages(list(request.messages)), **_options(request)
-                )
-            )
+            messages = convert_to_messages(list(request.messages))
+            return answer_of(await model.ainvoke(messages, **options))
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -36,7 +36,8 @@ from langchain_slm.rewriting.hook import activate
 from langchain_slm.rewriting.node_cache import GuidedCache, guided_policy
 from langchain_slm.rewriting.scoped import ScopedRunnable, scoped_function
 from langchain_slm.rewriting.scopes import HookName, Layer, Scope, hook_names
-from langchain_slm.rewriting.sites import DEFAULT_HANDLER, Graph
+from langchain_slm.rewriting.sites import Graph
+from langchain_slm.routing.places import DEFAULT_HANDLER
 from langchain_slm.routing.router import PlanLike, Router
 
 GraphT = TypeVar("GraphT")

@@ -28,7 +28,8 @@ def guided_policy(policy: CachePolicy[Any] | None, guide: Guide) -> Any:
     def key(*args: Any, **kwargs: Any) -> bytes:
         found = policy.key_func(*args, **kwargs)
         known = found.encode() if isinstance(found, str) else bytes(found)
-        return guide.plan_id.encode() + b"/" + known
+        plan = _mark(guide)
+        return plan.encode() + b"/" + known if plan else found
 
     return replace(policy, key_func=key)
 
@@ -47,35 +48,34 @@ class GuidedCache(BaseCache[Any]):
         self._missed: OrderedDict[FullKey, str] = OrderedDict()  # plan, by key
         self._lock = threading.Lock()
 
-    def _looked_for(self, keys: Sequence[FullKey]) -> dict[FullKey, FullKey]:
-        """Return the keys by those under which their values are kept."""
-        plan = self._guide.plan_id
-        return {_guided(key, plan): key for key in keys}
-
     def _found(
-        self, keys: Mapping[FullKey, FullKey], found: Mapping[FullKey, Any]
+        self, keys: Mapping[FullKey, FullKey], plan: str, found: Mapping[FullKey, Any]
     ) -> dict[FullKey, Any]:
+        """Return what was found, by the keys that LangGraph looked for."""
         with self._lock:
             for kept, key in keys.items():
                 if kept not in found:
-                    self._missed[key] = kept[1].rpartition("/")[2]
+                    self._missed[key] = plan
             while len(self._missed) > MOST_MISSED:
                 self._missed.popitem(last=False)
         return {keys[kept]: value for kept, value in found.items()}
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what is cached of `keys`."""
-        sought = self._looked_for(keys)
-        return self._found(sought, self.cache.get(list(sought)))
+        plan = _mark(self._guide)
+        kept = {_guided(key, plan): key for key in keys}
+        return self._found(kept, plan, self.cache.get(list(kept)))
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
         """Return what is cached of `keys`."""
-        sought = self._looked_for(keys)
-        return self._found(sought, await self.cache.aget(list(sought)))
+        plan = _mark(self._guide)
+        kept = {_guided(key, plan): key for key in keys}
+        return self._found(kept, plan, await self.cache.aget(list(kept)))
 
     def _kept(self, pairs: Entries) -> Entries:
+        now = _mark(self._guide)
         with self._lock:
-            plans = {key: self._missed.pop(key, self._guide.plan_id) for key in pairs}
+            plans = {key: self._missed.pop(key, now) for key in pairs}
         return {_guided(key, plans[key]): value for key, value in pairs.items()}
 
     def set(self, pairs: Entries) -> None:
@@ -95,5 +95,13 @@ class GuidedCache(BaseCache[Any]):
         await self.cache.aclear(namespaces)
 
 
+def _mark(guide: Guide) -> str:
+    """Return what marks the keys of a plan; nothing for one that binds no site.
+
+    Every call is then answered as in the original, whose entries are as good.
+    """
+    return guide.plan_id if guide.sites else ""
+
+
 def _guided(key: FullKey, plan: str) -> FullKey:
-    return key[0], f"{key[1]}/{plan}"
+    return (key[0], f"{key[1]}/{plan}") if plan else key

@@ -23,7 +23,8 @@ from functools import partial, wraps
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.load.serializable import to_json_not_implemented
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableSerializable
 
 from langchain_slm.rewriting.scopes import (
     SCOPE,
@@ -184,6 +185,12 @@ async def _anext(items: AsyncIterator[Any], end: object, scope: Running) -> Any:
         SCOPE.reset(token)
 
 
+def _drawn_id(runnable: Runnable[Any, Any]) -> list[str]:
+    if isinstance(runnable, RunnableSerializable):
+        return runnable.lc_id()
+    return to_json_not_implemented(runnable)["id"]
+
+
 class ScopedRunnable(RunnableBinding[Any, Any]):  # type: ignore[no-redef]  # pydantic's plugin takes the field `kwargs` for **kwargs
     """Any other runnable, running in scopes.
 
@@ -194,6 +201,12 @@ class ScopedRunnable(RunnableBinding[Any, Any]):  # type: ignore[no-redef]  # py
     # Any: pydantic would copy what it knows, and the identity of a scope matters.
     layers: Any = ()
     branch: str | None = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Let a drawing call it what it calls the runnable."""
+        super().model_post_init(context)
+        # Past pydantic: LangChain asks the object, by a method of the class.
+        self.__dict__["lc_id"] = partial(_drawn_id, self.bound)
 
     def joined(self, layer: Layer) -> ScopedRunnable:
         """Return the same runnable, in the scope of `layer` as well."""

@@ -5,8 +5,9 @@ that was started without the context but calls with the run's config finds it by
 namespace in the run's metadata, as long as the node runs. Nothing is added to a config.
 
 Relies on langchain-core's `var_child_runnable_config` and on these names of LangGraph:
-the run metadata `langgraph_checkpoint_ns`, the configurables `thread_id` and
-`__pregel_runtime`, and `Runtime.control`, of which each graph run has one.
+the run metadata `langgraph_checkpoint_ns`, the configurables `thread_id`,
+`checkpoint_ns` and `__pregel_runtime`, and `Runtime.control`, of which each graph run
+has one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from langchain_slm.routing.binding import Guide
 from langchain_slm.routing.places import (
     AGENT_KEY,
     AGENT_MARK,
+    CONFIGURED_NAMESPACE_KEY,
     NAMESPACE_KEY,
     node_names,
     run_of,
@@ -143,8 +145,9 @@ class Place(NamedTuple):
         if _below(namespace, self.namespace):
             return self  # the config of a node around it is still about
         # Else a graph run of its own: one invoked with another thread id, or a @task.
-        below = _below(self.namespace, namespace) or namespace
-        return Place(self.path + node_names(below), namespace)
+        below = _below(self.namespace, namespace)
+        names = node_names(below, is_end=True) if below else node_names(namespace)
+        return Place(self.path + names, namespace)
 
 
 def _below(outer: str, inner: str) -> str:
@@ -181,14 +184,19 @@ class Running(NamedTuple):
         """Return where a call is made now.
 
         Args:
-            passed: Metadata of the call. An app's own replaces LangGraph's, and a step
-                of a chain may run in the context of the node around: the deeper of
-                the two is right.
+            passed: Metadata of the call. An app's own replaces LangGraph's, also for
+                the steps of a chain, and a step may run in the context of the node
+                around: the deepest place that is named is right.
         """
         around = var_child_runnable_config.get() or {}
         metadata = around.get("metadata") or {}
+        configured = around.get("configurable") or {}
         passed = passed or {}
-        found = (metadata.get(NAMESPACE_KEY), passed.get(NAMESPACE_KEY))
+        found = (
+            metadata.get(NAMESPACE_KEY),
+            configured.get(CONFIGURED_NAMESPACE_KEY),
+            passed.get(NAMESPACE_KEY),
+        )
         places = [self.place.inner(namespace or "") for namespace in found]
         place = max(places, key=lambda place: len(place.path))
         if len(place.path) == len(self.place.path):

@@ -17,11 +17,10 @@ from langgraph.constants import START
 from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 
-from langchain_slm.routing.binding import ANY_BRANCH
+from langchain_slm.routing.binding import any_branch
+from langchain_slm.routing.places import DEFAULT_HANDLER
 from langchain_slm.schema import JsonObject, content_hash
 
-# The node that `compile` makes of `set_node_defaults(error_handler=...)`.
-DEFAULT_HANDLER = "__default_error_handler__"
 Graph = StateGraph[Any, Any, Any, Any] | Pregel[Any, Any, Any, Any]
 
 
@@ -69,10 +68,13 @@ def unknown_sites(sites: tuple[str, ...], graph: Graph) -> list[str]:
     """Return those of `sites` that `graph` cannot have."""
     nodes = dict(node_paths(graph))
     branches = set(branch_sites(graph))
-    branches |= {f"{site.partition('#')[0]}#{ANY_BRANCH}" for site in branches}
-    known = branches | set(nodes)
-    leaves = tuple(f"{path}/" for path, is_leaf in nodes.items() if is_leaf)
-    return [site for site in sites if site not in known and not site.startswith(leaves)]
+    known = branches | {each for site in branches for each in any_branch(site)}
+    known |= set(nodes)
+    leaves = {path for path, is_leaf in nodes.items() if is_leaf}
+    # What is no node has an edge all the same, and the edge may invoke a graph: START.
+    leaves |= {site.partition("#")[0] for site in branches} - set(nodes)
+    below = tuple(f"{path}/" for path in leaves)
+    return [site for site in sites if site not in known and not site.startswith(below)]
 
 
 def fingerprint(graph: Graph) -> str:

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult, LLMResult
 
 from langchain_slm.routing import dialect, direct
-from langchain_slm.routing.conversation import portable
+from langchain_slm.routing.conversation import portable, unreadable
 from langchain_slm.routing.policy import Contract, contract_of
 from langchain_slm.routing.turn import Turn
 
@@ -73,24 +73,30 @@ class Ask:
         )
 
 
-def contract(ask: Ask, plain: Contract) -> tuple[Contract, str | None]:
+def contract(ask: Ask, plain: Contract, provider: str) -> tuple[Contract, str | None]:
     """Return what an answer must satisfy, and why no other model could, if none could.
 
     Args:
         ask: The call.
         plain: The contract of a call that asks for nothing but text.
+        provider: Of the bound model.
     """
-    options = dialect.stated(ask.source, ask.options)
-    if not options:
-        return plain, None
     try:
+        in_parts = [each for each in ask.messages if not isinstance(each.content, str)]
+        if in_parts:  # most conversations are all text
+            source = dialect.provider_name(ask.source)
+            if (why := unreadable(in_parts, source, provider)) is not None:
+                return plain, why
+        options = dialect.stated(ask.source, ask.options)
+        if not options:
+            return plain, None
         tools = dialect.tools_of(options)
         why = dialect.pin(options, tools)
         if why is not None:
             return plain, why
         wanted = contract_of(
             tools,
-            dialect.tool_choice_of(options),
+            dialect.tool_choice_of(options) or dialect.parsed_tool_of(options, tools),
             dialect.response_format_of(options),
             schema=dialect.json_mode_schema_of(options),
             labels=plain.labels,
@@ -107,7 +113,7 @@ def answer(ask: Ask, turn: Turn, original: Callable[[Ask], Result]) -> Result:
         return original(_as_asked(ask, turn))
     if ask.direct:
         return direct.generate(_question(ask, turn))
-    model, arguments = turn.callee.model, _arguments(ask, turn)
+    model, arguments = _model(ask, turn), _arguments(ask, turn)
     arguments = direct.timed(model, arguments, turn.limit)
     return model.generate([_messages(ask, turn)], **arguments)
 
@@ -121,7 +127,7 @@ async def aanswer(
     if ask.direct:
         return await direct.agenerate(_question(ask, turn))
     arguments = _arguments(ask, turn)
-    return await turn.callee.model.agenerate([_messages(ask, turn)], **arguments)
+    return await _model(ask, turn).agenerate([_messages(ask, turn)], **arguments)
 
 
 def chunks(
@@ -132,7 +138,7 @@ def chunks(
         return original(_as_asked(ask, turn))
     if ask.direct:
         return direct.stream(_question(ask, turn))
-    model, arguments = turn.callee.model, _stream_arguments(ask, turn)
+    model, arguments = _model(ask, turn), _stream_arguments(ask, turn)
     arguments = direct.timed(model, arguments, turn.limit)
     return model.stream(_messages(ask, turn), **arguments)
 
@@ -146,22 +152,36 @@ def achunks(
     if ask.direct:
         return direct.astream(_question(ask, turn))
     arguments = _stream_arguments(ask, turn)
-    return turn.callee.model.astream(_messages(ask, turn), **arguments)
+    return _model(ask, turn).astream(_messages(ask, turn), **arguments)
 
 
 def _as_asked(ask: Ask, turn: Turn) -> Ask:
     return ask.second(turn.callee.model, _messages(ask, turn), turn.limit)
 
 
+def _model(ask: Ask, turn: Turn) -> BaseChatModel:
+    """Return the bound model; it streams only where the app's own would."""
+    source, off = ask.source, ask.source.disable_streaming
+    says_no = getattr(source, "streaming", None) is False
+    is_off = (
+        off is True
+        or (off == "tool_calling" and bool(ask.options.get("tools")))
+        or (says_no and "streaming" in source.model_fields_set)
+    )
+    return turn.callee.unstreamed if is_off else turn.callee.model
+
+
 def _messages(ask: Ask, turn: Turn) -> list[BaseMessage]:
-    return portable(ask.messages, turn.callee.provider)
+    source = dialect.provider_name(ask.source) if turn.is_bound else None
+    return portable(ask.messages, turn.callee.provider, source)
 
 
 def _options(ask: Ask, turn: Turn) -> tuple[list[str] | None, dict[str, Any]]:
     """Return the stop words and all other options, as the bound model reads them."""
-    options = dialect.adapt(ask.source, turn.callee.source, ask.options)
+    given = {**ask.options, "stop": ask.stop} if ask.stop else ask.options
+    options = dialect.adapt(ask.source, turn.callee.source, given)
     stop = options.pop("stop", None)
-    return ask.stop or ([stop] if isinstance(stop, str) else stop), options
+    return [stop] if isinstance(stop, str) else stop, options
 
 
 def _question(ask: Ask, turn: Turn) -> direct.Question:

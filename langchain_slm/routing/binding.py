@@ -7,7 +7,7 @@ first request of a customer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -45,6 +45,20 @@ POLICIES: Mapping[str, Policy] = {
 _INSTRUCTIONS = ("system", "developer")
 MOST_TOLD = 100  # warnings of a site; a model's name may be made up at run time
 Targets: TypeAlias = dict[tuple[ModelSpec, Artefact | None], BaseChatModel]
+
+
+def any_branch(site: str) -> Iterator[str]:
+    """Yield the sites that stand for every edge of the node of the edge at `site`.
+
+    More than one where the name of the node or the edge has a `#`, too.
+
+    Example:
+        >>> list(any_branch("triage#route"))
+        ['triage#branch']
+    """
+    parts = site.split("#")
+    for end in range(len(parts) - 1, 0, -1):
+        yield f"{'#'.join(parts[:end])}#{ANY_BRANCH}"
 
 
 class Guide(Protocol):
@@ -174,6 +188,15 @@ class PlanGuide:
         routes = iter(() if decided is None else decided.routes.values())
         first = next(routes, None)
         return None if first is None else first.name
+
+    def binds(self, model: str, source: str, site: str) -> bool:
+        """Whether `model` is bound at `site` in the place of `source`, for some task."""
+        decided = self._decided(site)
+        routes = {} if decided is None else decided.routes
+        return any(
+            route.name == model and reference == source
+            for (_, reference), route in routes.items()
+        )
 
     def _decided(self, site: str) -> _Site | None:
         return self._sites.get(site) or self._sites.get(without_agent(site))
@@ -306,10 +329,16 @@ class MappingGuide:
         found = self._bound(site)
         return None if found is None else found.name
 
+    def binds(self, model: str, source: str, site: str) -> bool:
+        """Whether `model` is bound at `site`; a mapping tells no sources apart."""
+        del source
+        return self.bound_name(site) == model
+
     def _bound(self, site: str) -> Route | None:
         found = self._routes.get(site) or self._routes.get(without_agent(site))
-        if found is None and "#" in site:
-            found = self._routes.get(f"{site.partition('#')[0]}#{ANY_BRANCH}")
+        if found is None:
+            known = (self._routes.get(each) for each in any_branch(site))
+            found = next((route for route in known if route is not None), None)
         return found
 
     def _mapped(self, site: str, model: BaseChatModel | str) -> Route:

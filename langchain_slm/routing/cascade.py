@@ -86,7 +86,8 @@ class Cascade:
         self.reason: str | None = None
         self._contract = route.plain
         if self._target is not None:
-            self._contract, why = asking.contract(ask, route.plain)
+            provider = self._target.provider
+            self._contract, why = asking.contract(ask, route.plain, provider)
             if why is not None:
                 self._refuse(why)
 

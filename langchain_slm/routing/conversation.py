@@ -5,13 +5,14 @@ No I/O, no decisions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage, HumanMessage
-from langchain_core.messages.utils import convert_to_openai_messages
+from langchain_core.messages import BaseMessage
 
 from langchain_slm.routing import dialect
+from langchain_slm.routing.parts import chat_part
 from langchain_slm.schema import JsonObject
 
 # Providers whose models call them otherwise than their package is called.
@@ -27,29 +28,77 @@ COMMON_PARTS: Mapping[str, tuple[str, ...]] = {
     "image_url": ("image_url",),
     "image": ("url", "base64", "data", "source"),
 }
+# Other parts ChatNVIDIA leaves out without a word.
+SENT_BY_NVIDIA = ("text", "image_url", "video_url")
 _IMAGE_FORM = ("source_type", "mime_type")
 _MODEL_TYPES = ("ai", "AIMessageChunk")
 
 
-def portable(messages: list[BaseMessage], provider: str) -> list[BaseMessage]:
+def portable(
+    messages: list[BaseMessage], provider: str, source: str | None = None
+) -> list[BaseMessage]:
     """Return a conversation as a model of `provider` may see it.
 
     What another provider said keeps its text, images and tool calls. Reasoning,
-    signatures and ids that only its own provider understands stay behind. A message that
-    does not say where it comes from is left as it is.
+    signatures and ids that only its own provider understands stay behind.
+
+    Args:
+        messages: The conversation.
+        provider: Of the model that is asked.
+        source: Of the model that the app called, in whose form the app wrote the
+            conversation; None where that is the model that is asked. A message that does
+            not say where it comes from is taken for its, and is left as it is if None.
     """
     # By name: `isinstance` of a pydantic class takes twenty times as long.
     spoken = [message for message in messages if message.type in _MODEL_TYPES]
-    if any(_is_foreign(message, provider) for message in spoken):
+    if any(_is_foreign(message, provider, source) for message in spoken):
         messages = [
             _without_state(message)
-            if message.type in _MODEL_TYPES and _is_foreign(message, provider)
+            if message.type in _MODEL_TYPES and _is_foreign(message, provider, source)
             else message
             for message in messages
         ]
+    if source is not None and not _is_same(source, provider):
+        messages = [_in_chat_form(message) for message in messages]
     if provider == "nvidia":
         return [_for_nvidia(message) for message in messages]
     return messages
+
+
+def unreadable(messages: list[BaseMessage], source: str, provider: str) -> str | None:
+    """Return why only the app's own provider can read a conversation, if that is so.
+
+    Args:
+        messages: The conversation.
+        source: Provider of the model that the app called.
+        provider: Of the model that would be asked.
+    """
+    if _is_same(source, provider):
+        return None
+    for message in messages:
+        if isinstance(message.content, str) or message.type in _MODEL_TYPES:
+            continue
+        for part in message.content:
+            chat = chat_part(part)
+            if chat is None or (
+                provider == "nvidia" and chat["type"] not in SENT_BY_NVIDIA
+            ):
+                return f"a part of type {_kind(part)} pins the call to its provider"
+    return None
+
+
+def _kind(part: str | dict[str, Any]) -> str:
+    """Return the type of a part, unless it is none that may be shown."""
+    kind = part.get("type") if isinstance(part, dict) else "text"
+    return str(kind) if re.fullmatch(r"[a-z_-]{1,40}", str(kind)) else "unknown"
+
+
+def _in_chat_form(message: BaseMessage) -> BaseMessage:
+    content = message.content
+    if isinstance(content, str) or message.type in _MODEL_TYPES:
+        return message
+    parts = [chat_part(part) or part for part in content]
+    return message.model_copy(update={"content": parts})
 
 
 def _for_nvidia(message: BaseMessage) -> BaseMessage:
@@ -64,8 +113,7 @@ def _for_nvidia(message: BaseMessage) -> BaseMessage:
     if message.type in _MODEL_TYPES and calls:
         changed["additional_kwargs"] = {**more, "tool_calls": calls}
     if isinstance(content, list) and any(_is_sourced_image(part) for part in content):
-        (plain,) = convert_to_openai_messages([HumanMessage(content)])
-        changed["content"] = plain["content"]
+        changed["content"] = [chat_part(part) or part for part in content]
     return message.model_copy(update=changed) if changed else message
 
 
@@ -74,14 +122,16 @@ def _is_sourced_image(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") == "image" and "source" in part
 
 
-def _is_foreign(message: BaseMessage, provider: str) -> bool:
+def _is_foreign(message: BaseMessage, provider: str, source: str | None) -> bool:
     about = message.response_metadata
     spoken = (about.get(dialect.METADATA_KEY) or {}).get("provider") or about.get(
-        "model_provider"
+        "model_provider", source
     )
-    if not isinstance(spoken, str):
-        return False
-    return PACKAGES.get(spoken, spoken) != PACKAGES.get(provider, provider)
+    return isinstance(spoken, str) and not _is_same(spoken, provider)
+
+
+def _is_same(provider: str, other: str) -> bool:
+    return PACKAGES.get(provider, provider) == PACKAGES.get(other, other)
 
 
 def _without_state(message: BaseMessage) -> BaseMessage:

@@ -25,13 +25,13 @@ from langchain_core.messages import (
     SystemMessage,
 )
 from langchain_core.messages.utils import convert_to_openai_messages
-from langchain_core.utils.function_calling import (
-    convert_to_json_schema,
-    convert_to_openai_tool,
-)
+from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
+from langchain_slm.routing import native
 from langchain_slm.routing.confidence import confidence_of
+from langchain_slm.routing.parts import in_parts
+from langchain_slm.routing.writing import WRITERS, Writer
 from langchain_slm.schema import Answer, JsonObject, Request, Usage
 
 # What decides an answer besides its messages, under one name at every provider.
@@ -52,11 +52,16 @@ ALIASES: Mapping[str, str] = {
     "num_predict": "max_tokens",
     "stop_sequences": "stop",
 }
+ONE_ANSWER = ("n", 1)  # Google's and Groq's models state what is meant anyway
 # Other options whose meaning every target shares. The rest stays behind: a reasoning
 # effort belongs to a model, a header with a credential to an endpoint.
 SHARED = ("parallel_tool_calls", "ls_structured_output_format")
 # Options in a dialect of the source; models of its class understand them as they are.
-TRANSLATED = ("tools", "tool_choice", "response_format")
+TRANSLATED = (
+    *("tools", "tool_choice", "response_format"),
+    *native.FORCING,
+    *native.FORMATS,
+)
 # Options that change what the answer holds, in a way that no other model promises.
 PINNING = (
     "functions",
@@ -70,12 +75,15 @@ PINNING = (
     "previous_response_id",
     "conversation",
     "context_management",
+    *native.PINNING,
 )
 # Key of `response_metadata` under which a message says who answered, and why.
 METADATA_KEY = "langchain_slm"
 REPORTS_FINISH_REASON = frozenset({"openai", "nvidia"})
 CACHED_CLASSES = 256  # of schemas; an app has a few, some make them at run time
 UNKNOWN_USAGE = Usage()
+_NO_PROVIDERS = ("langchain_core", "langchain_slm")
+GOOGLES_FOLDER = "models/"  # names of Google's models have it or not
 _MODEL_NAMES = ("model_name", "model", "model_id", "deployment_name", "name")
 _PLAIN_ROLES: Mapping[type, str] = {SystemMessage: "system", HumanMessage: "user"}
 _FINISH_NAMES = (
@@ -99,7 +107,10 @@ def model_name(model: BaseChatModel, options: Mapping[str, Any] | None = None) -
     for attribute in _MODEL_NAMES:
         name = getattr(model, attribute, None)
         if isinstance(name, str) and name:
-            return name
+            is_google = name.startswith(GOOGLES_FOLDER) and "google" in provider_name(
+                model
+            )
+            return name.removeprefix(GOOGLES_FOLDER) if is_google else name
     return type(model).__name__
 
 
@@ -113,7 +124,7 @@ def provider_name(model: BaseChatModel) -> str:
     """Return LangChain's name of the provider of `model`; of a router its default's."""
     if is_router(model):
         return provider_name(vars(model)["default"])
-    return _provider_of(type(model)) or model._llm_type  # noqa: SLF001 - the only name that every model has
+    return provider_of(type(model)) or model._llm_type  # noqa: SLF001 - the only name that every model has
 
 
 def is_router(model: BaseChatModel) -> bool:
@@ -122,23 +133,38 @@ def is_router(model: BaseChatModel) -> bool:
 
 
 @lru_cache(maxsize=CACHED_CLASSES)
-def _provider_of(model: type[BaseChatModel]) -> str | None:
+def provider_of(model: type[BaseChatModel]) -> str | None:
+    """Return LangChain's name of the provider of a class; None if it is unknown."""
     # An app's own subclass of ChatOpenAI is still a model of OpenAI's.
     for base in model.__mro__:
         package = base.__module__.split(".")[0]
-        if package == "langchain_slm":
-            return "head"  # the only models of our own
+        if base.__module__ == "langchain_slm.specialization.heads":
+            return "head"
         if package.startswith("langchain_nvidia"):
             return "nvidia"
-        if package.startswith("langchain_") and package != "langchain_core":
+        if package.startswith("langchain_") and package not in _NO_PROVIDERS:
             return package.removeprefix("langchain_")
     return None
 
 
 def stated(model: BaseChatModel, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the options of a call over those that `model` adds to every call."""
-    always = vars(model).get("model_kwargs")
-    return {**always, **options} if isinstance(always, dict) and always else options
+    own = vars(model)
+    always: JsonObject = {}
+    for name in _held_fields(type(model)):
+        if own.get(name):
+            always[name] = own[name]
+    if isinstance(given := own.get("model_kwargs"), dict):
+        always |= given
+    if options:
+        always |= native.nested(options)
+    return {**always, **options} if always else options
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _held_fields(model: type[BaseChatModel]) -> tuple[str, ...]:
+    names = (*native.FORMATS, *PINNING)
+    return tuple(name for name in names if name in model.model_fields)
 
 
 def sampling(model: BaseChatModel, options: Mapping[str, Any]) -> JsonObject:
@@ -146,12 +172,24 @@ def sampling(model: BaseChatModel, options: Mapping[str, Any]) -> JsonObject:
     found: JsonObject = {}
     own = vars(model)
     for name in _sampling_fields(type(model)):
-        if (value := own.get(name)) is not None:
+        if (value := own.get(name)) is not None and (name, value) != ONE_ANSWER:
             found[ALIASES.get(name, name)] = value
+    if "max_tokens" in found and is_no_limit(found["max_tokens"], own.get("profile")):
+        del found["max_tokens"]
     for name, value in options.items():
         if value is not None and (name in SAMPLING or name in ALIASES):
             found[ALIASES.get(name, name)] = value
     return found
+
+
+def is_no_limit(max_tokens: Any, profile: Any) -> bool:
+    """Whether a limit is the most that the model can write by its profile.
+
+    ChatAnthropic fills that in where the app sets none. A smaller model could not even
+    be asked for so much.
+    """
+    most = profile.get("max_output_tokens") if isinstance(profile, dict) else None
+    return isinstance(most, int) and isinstance(max_tokens, int) and max_tokens >= most
 
 
 @lru_cache(maxsize=CACHED_CLASSES)
@@ -162,29 +200,12 @@ def _sampling_fields(model: type[BaseChatModel]) -> tuple[str, ...]:
 def tools_of(options: Mapping[str, Any]) -> list[JsonObject]:
     """Return the tools offered, as OpenAI function tools.
 
-    A provider's built-in tool (`{"type": "web_search"}`) stays as it is.
+    A provider's built-in tool (`{"type": "web_search"}`) stays as it is. Of tools among
+    which the call may choose, only those are offered.
     """
     offered = options.get("tools") or options.get("functions") or ()
-    return [_tool(tool) for tool in offered]
-
-
-def _tool(tool: Any) -> JsonObject:
-    if not isinstance(tool, dict):
-        return convert_to_openai_tool(tool)
-    kind = tool.get("type")
-    if kind == "function":
-        return tool if "function" in tool else _nested(tool)
-    if kind in (None, "custom") and "input_schema" in tool:
-        return convert_to_openai_tool(tool)  # Anthropic's
-    if kind is None and tool.keys() & {"name", "title", "toolSpec"}:
-        return convert_to_openai_tool(tool)  # OpenAI's function, JSON schema, Bedrock's
-    return tool
-
-
-def _nested(tool: JsonObject) -> JsonObject:
-    """Return a function tool of OpenAI's Responses API in the form of its chat API."""
-    function = {name: value for name, value in tool.items() if name != "type"}
-    return {"type": "function", "function": function}
+    tools = [native.openai_tool(tool) for tool in offered]
+    return native.only_allowed(tools, options) if tools else tools
 
 
 def pin(options: Mapping[str, Any], tools: Sequence[JsonObject]) -> str | None:
@@ -203,38 +224,16 @@ def pin(options: Mapping[str, Any], tools: Sequence[JsonObject]) -> str | None:
 
 
 def tool_choice_of(options: Mapping[str, Any]) -> str | JsonObject | None:
-    """Return the tool choice in OpenAI's form, from OpenAI's, Anthropic's, Bedrock's."""
-    choice = options.get("tool_choice")
-    if choice is True or choice == "any":
-        return "required"
-    if isinstance(choice, dict):
-        return _choice(choice)
-    if not isinstance(choice, str) or not choice:
-        return None
-    return choice if choice in ("auto", "none", "required") else _named(choice)
-
-
-def _choice(choice: JsonObject) -> str | JsonObject:
-    kind = choice.get("type")
-    if kind == "tool":
-        return _named(choice["name"])
-    if kind is None and isinstance(choice.get("tool"), dict):
-        return _named(choice["tool"]["name"])
-    for said, meant in (("any", "required"), ("auto", "auto"), ("none", "none")):
-        if kind == said or (kind is None and said in choice):
-            return meant
-    return choice
-
-
-def _named(tool: str) -> JsonObject:
-    return {"type": "function", "function": {"name": tool}}
+    """Return the tool choice in OpenAI's form, from that of any provider."""
+    return native.openai_choice(options)
 
 
 def response_format_of(options: Mapping[str, Any]) -> JsonObject | None:
     """Return the response format as OpenAI's dict.
 
-    It is read from OpenAI's option (a dict or a class), from NVIDIA's `guided_json`, or
-    from what every model tells LangChain of its structured output.
+    It is read from OpenAI's option (a dict or a class), from NVIDIA's `guided_json`,
+    from what every model tells LangChain of its structured output, or from the options
+    of other providers.
     """
     given = options.get("response_format")
     if isinstance(given, dict):
@@ -247,7 +246,26 @@ def response_format_of(options: Mapping[str, Any]) -> JsonObject | None:
     method = (told.get("kwargs") or {}).get("method")
     if method == "json_schema":
         return _json_schema(told["schema"])
-    return {"type": "json_object"} if method == "json_mode" else None
+    schema = native.text_schema(options)
+    if schema:
+        return _json_schema(schema)
+    is_json = schema is not None or method == "json_mode"
+    return {"type": "json_object"} if is_json else None
+
+
+def parsed_tool_of(
+    options: Mapping[str, Any], tools: Sequence[JsonObject]
+) -> JsonObject | None:
+    """Return the choice of the tool whose call the app's parser expects, if any.
+
+    It is never sent: some models cannot be told to call it (ChatOllama, ChatAnthropic
+    while it thinks), and their apps may live with a text in its place.
+    """
+    told = options.get("ls_structured_output_format") or {}
+    if (told.get("kwargs") or {}).get("method") != "function_calling" or len(tools) != 1:
+        return None
+    name = tools[0].get("function", {}).get("name")
+    return {"type": "function", "function": {"name": name}} if name else None
 
 
 def json_mode_schema_of(options: Mapping[str, Any]) -> JsonObject | None:
@@ -306,8 +324,10 @@ def openai_messages(messages: Sequence[BaseMessage]) -> list[JsonObject]:
         plain = isinstance(message.content, str) and not message.additional_kwargs
         if role and plain and not message.name:  # most messages; a tenth of the time
             converted.append({"role": role, "content": message.content})
-        else:
+        elif isinstance(message.content, str):
             converted += convert_to_openai_messages([message])
+        else:
+            converted += in_parts(message, message.content)
     return converted
 
 
@@ -396,6 +416,10 @@ def _tool_call(
 
 def _shared(options: Mapping[str, Any]) -> JsonObject:
     parallel = options.get("parallel_tool_calls")
+    choice = options.get("tool_choice")
+    if parallel is None and isinstance(choice, dict):  # Anthropic's
+        disabled = choice.get("disable_parallel_tool_use")
+        parallel = None if disabled is None else not disabled
     return {} if parallel is None else {"parallel_tool_calls": parallel}
 
 
@@ -408,14 +432,25 @@ def adapt(
     holds as attributes do, for they belong to the site.
     """
     options = stated(source, options)
-    adapted = sampling(source, options)
-    if not options:
-        return adapted
-    of_one_class = type(source) is type(target)
-    for name in (*SHARED, *TRANSLATED) if of_one_class else SHARED:
-        if options.get(name) is not None:
-            adapted[name] = options[name]
-    return adapted if of_one_class else {**adapted, **_translated(options)}
+    sampled = sampling(source, options)
+    if type(source) is type(target):
+        own = {name: options[name] for name in (*SHARED, *TRANSLATED) if name in options}
+        kept = {name: value for name, value in own.items() if value is not None}
+        return {**in_dialect_of(target, sampled), **kept}
+    shared = {name: options[name] for name in SHARED if options.get(name) is not None}
+    return in_dialect_of(target, {**sampled, **shared, **_translated(options)})
+
+
+def in_dialect_of(target: BaseChatModel, options: JsonObject) -> JsonObject:
+    """Return options in OpenAI's form as the package of `target` takes them."""
+    write = _writer_of(type(target))
+    return options if write is None else write(target, options)
+
+
+@lru_cache(maxsize=CACHED_CLASSES)
+def _writer_of(model: type[BaseChatModel]) -> Writer | None:
+    packages = (base.__module__.partition(".")[0] for base in model.__mro__)
+    return next((WRITERS[name] for name in packages if name in WRITERS), None)
 
 
 def _translated(options: Mapping[str, Any]) -> JsonObject:
@@ -423,8 +458,9 @@ def _translated(options: Mapping[str, Any]) -> JsonObject:
         "tools": tools_of(options),
         "tool_choice": tool_choice_of(options),
         "response_format": response_format_of(options),
+        **_shared(options),
     }
-    return {name: value for name, value in values.items() if value}
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def restore(message: AIMessage, options: Mapping[str, Any]) -> JsonObject:

@@ -77,6 +77,11 @@ class Callee:
             self.model = discreet(quiet(source), self.secrets)
 
     @cached_property
+    def unstreamed(self) -> BaseChatModel:
+        """The model, for an app that has switched off the streams of its own."""
+        return self.model.model_copy(update={"disable_streaming": True})
+
+    @cached_property
     def tries(self) -> int:
         """How often it is asked where the app's own client would repeat."""
         return 1 + own_retries(self.source)

@@ -1,8 +1,8 @@
 """Where a call is made, as LangGraph says it. Reads its names; changes nothing.
 
-Relies on the run metadata `langgraph_checkpoint_ns` and its form, on the configurable
-`__pregel_runtime`, on `Runtime.control`, of which each graph run has one, and on
-langchain-core's `var_child_runnable_config`.
+Relies on the run metadata `langgraph_checkpoint_ns` and its form, on the configurables
+`checkpoint_ns` and `__pregel_runtime`, on `Runtime.control`, of which each graph run has
+one, and on langchain-core's `var_child_runnable_config`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,15 @@ from typing import Any, NamedTuple
 from langchain_core.runnables.config import var_child_runnable_config
 
 NAMESPACE_KEY = "langgraph_checkpoint_ns"
+# The same among the configurables: an app that replaces the metadata leaves it.
+CONFIGURED_NAMESPACE_KEY = "checkpoint_ns"
 RUNTIME_KEY = "__pregel_runtime"
 # Key of a config's `configurable` or `metadata` that names the site itself.
 SITE_KEY = "slm_site"
+# The node that `compile` makes of `set_node_defaults(error_handler=...)`, and what
+# `add_node` calls that of `error_handler=...`, before the name of the node.
+DEFAULT_HANDLER = "__default_error_handler__"
+HANDLER = "__error_handler__"
 # LangChain's name of an agent, in the metadata of all that runs in it.
 AGENT_KEY = "lc_agent_name"
 # Between a site and the name of an agent that a function or a tool of a node invokes:
@@ -23,19 +29,35 @@ AGENT_KEY = "lc_agent_name"
 AGENT_MARK = ":"
 
 
-def node_names(namespace: str) -> tuple[str, ...]:
+def node_names(namespace: str, *, is_end: bool = False) -> tuple[str, ...]:
     """Return the names of the nodes in a checkpoint namespace, without its ids.
+
+    LangGraph runs the error handler of a node below that node, although both are nodes
+    of one graph: the node is left out.
+
+    Args:
+        namespace: The namespace.
+        is_end: Whether it is the end of one only, below a node.
 
     Example:
         >>> node_names("math:4f1c|agent:77aa")
         ('math', 'agent')
         >>> node_names("math|1|agent:77aa")
         ('math', 'agent')
+        >>> node_names("math:4f1c|agent:77aa|__error_handler__agent:3e08")
+        ('math', '__error_handler__agent')
     """
-    parts = (part.partition(":") for part in namespace.split("|") if namespace)
-    # A bare number counts the calls of one subgraph; any other part is a node, also
-    # without an id (a subgraph with `checkpointer=True`).
-    return tuple(name for name, has_id, _ in parts if has_id or not name.isdigit())
+    names: list[str] = []
+    for part in filter(None, namespace.split("|")):
+        name, has_id, _ = part.partition(":")
+        # A bare number below a node counts the calls of one subgraph; any other part is
+        # a node, also without an id (a subgraph with `checkpointer=True`).
+        if not has_id and name.isdigit() and (names or is_end):
+            continue
+        if names and name in (f"{HANDLER}{names[-1]}", DEFAULT_HANDLER):
+            names.pop()
+        names.append(name)
+    return tuple(names)
 
 
 def without_agent(site: str) -> str:
@@ -102,7 +124,8 @@ def around(config: Mapping[str, Any] | None = None) -> Around:
         metadata = one.get("metadata") or {}
         configurable = one.get("configurable") or {}
         named = named or configurable.get(SITE_KEY) or metadata.get(SITE_KEY)
-        namespace = namespace or metadata.get(NAMESPACE_KEY)
+        configured = configurable.get(CONFIGURED_NAMESPACE_KEY)
+        namespace = namespace or metadata.get(NAMESPACE_KEY) or configured
         place = place or getattr(one.get("callbacks"), "parent_run_id", None)
     if named and not isinstance(named, str):
         msg = f'{SITE_KEY} names a site by its path, as in "triage", not by {named!r}'

@@ -218,11 +218,12 @@ class Router:
         model = _model_of_loop(site, ask)
         if model is None or (route is not None and model == route.name):
             return route
-        if model == dialect.model_name(ask.source, ask.options):
+        source = dialect.model_name(ask.source, ask.options)
+        if model == source:
             return None if route is None else self.unbound(site, "tool_loop")
         known = self.engine.bound_by_name(model)
-        if known is None:
-            return route  # a plan of long ago
+        if known is None or not self._stands_in(model, source, site):
+            return route  # a plan of long ago, or the app calls another model now
         return Route(
             site=site,
             target=known.source,
@@ -233,6 +234,10 @@ class Router:
             spec=known.spec,
             plan=plan,
         )
+
+    def _stands_in(self, model: str, source: str, site: str) -> bool:
+        guides = (self._guide, self._before or self._guide)
+        return any(guide.binds(model, source, site) for guide in guides)
 
     def explain(self, site: str) -> Explanation:
         """Return what happens at a site, and why."""

@@ -54,7 +54,7 @@ class SchemaServer(Misbehaving):
     def _reply_to(self, _: int, asked: Body) -> Reply:
         for why in objections(asked):
             return _refused(400, why)
-        said = answer(asked)
+        said = self._answer(asked)
         if asked["model"] in self.clumsy:
             flaw = flaw_for(asked)
             if flaw is None:
@@ -65,6 +65,9 @@ class SchemaServer(Misbehaving):
             headers = {"Content-Type": "text/event-stream", **_CLOSE}
             return Reply("".join([*events, "data: [DONE]\n\n"]), headers=headers)
         return Reply(_completion(asked, said), headers=_CLOSE)
+
+    def _answer(self, asked: Body) -> Said:
+        return answer(asked)
 
 
 class _WithModels(BaseHTTPRequestHandler):
@@ -105,8 +108,17 @@ def _tools_to_call(asked: Body, prompt: str) -> list[Schema]:
         return []
     meant = [each for each in functions if _is_about(each, prompt)]
     if choice == "required":
-        meant = meant or functions[:1]
+        due = [each for each in functions if each["name"] not in _called(asked)]
+        meant = [each for each in meant if each in due] or due[:1] or functions[:1]
     return meant if asked.get("parallel_tool_calls", True) else meant[:1]
+
+
+def _called(asked: Body) -> set[str]:
+    """Return the functions that were called, and have answered, for the last question."""
+    roles = [message["role"] for message in asked["messages"]]
+    since = roles[::-1].index("user") if "user" in roles else len(roles)
+    calls = (m.get("tool_calls") or () for m in asked["messages"][len(roles) - since :])
+    return {call["function"]["name"] for each in calls for call in each}
 
 
 def _is_about(function: Schema, prompt: str) -> bool:

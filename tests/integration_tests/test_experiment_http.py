@@ -309,3 +309,31 @@ def test_connections_are_kept_within_an_experiment_and_none_between_two():
             assert not any(isinstance(each, Unanswered) for each in outcomes)
         assert len(endpoint.asked) == 30
         assert endpoint.connections <= 6
+
+
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+    },
+}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {"name": "found", "schema": {"type": "object", "properties": {}}},
+}
+
+
+@BOTH
+async def test_tools_with_a_response_format_are_asked_as_a_router_asks_them(provider):
+    asked_for = example(1)
+    request = asked_for.request.model_copy(
+        update={"tools": (LOOK,), "response_format": SCHEMA}
+    )
+    listed = [asked_for.model_copy(update={"request": request})]
+    with Misbehaving(lambda *_: completion()) as endpoint:
+        (outcome,) = await outcomes_of(endpoint.url, provider, listed)
+        (asked,) = endpoint.asked
+    assert not outcome.infrastructure_error
+    assert asked["tools"][0]["function"]["name"] == "look"

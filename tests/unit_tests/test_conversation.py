@@ -7,7 +7,7 @@ from langchain_core.messages import (
 )
 from unit_tests.endpoint import Endpoint
 
-from langchain_slm.routing.conversation import portable
+from langchain_slm.routing.conversation import portable, unreadable
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 CALL = {"name": "book", "args": {"city": "Rome"}, "id": "call_0", "type": "tool_call"}
@@ -203,3 +203,64 @@ def test_real_clients_see_no_trace_of_another_provider():
     assert len(endpoint.asked) == 2
     assert "canary" not in str(endpoint.asked)
     assert "Rome" in str(endpoint.asked)
+
+
+# What the app itself wrote, in the form of another provider
+
+CACHED = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
+DOCUMENT = {"type": "document", "source": {"type": "file", "file_id": "secret"}}
+FILE = {
+    "type": "file",
+    "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AA=="},
+}
+
+
+def test_what_the_app_wrote_reaches_another_provider_in_openais_form():
+    conversation = [HumanMessage([CACHED]), ToolMessage([CACHED], tool_call_id="a")]
+    seen = portable(conversation, "openai", "anthropic")
+    assert [message.content for message in seen] == [[{"type": "text", "text": "Hi"}]] * 2
+    assert conversation[0].content == [CACHED]
+
+
+@pytest.mark.parametrize(
+    ("provider", "source"),
+    [("anthropic", "anthropic"), ("anthropic", None), ("azure", "openai")],
+)
+def test_what_the_app_wrote_reaches_its_own_provider_as_it_is(provider, source):
+    conversation = [HumanMessage([CACHED])]
+    assert portable(conversation, provider, source) is conversation
+
+
+def test_a_message_that_does_not_say_whose_it_is_is_taken_for_the_sources():
+    message = AIMessage([{"type": "redacted_thinking", "data": "secret"}, CACHED])
+    (seen,) = portable([message], "openai", "anthropic")
+    assert seen.content == "Hi"
+    (seen,) = portable([message], "anthropic", "anthropic")
+    assert seen is message
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "provider", "why"),
+    [
+        (CACHED, "anthropic", "openai", None),
+        (DOCUMENT, "anthropic", "anthropic", None),
+        (DOCUMENT, "anthropic", "openai", "document"),
+        (FILE, "openai", "azure", None),
+        (FILE, "anthropic", "openai", None),
+        (FILE, "openai", "nvidia", "file"),
+        (IMAGE, "openai", "nvidia", None),
+        ({"type": "Call me Ann"}, "groq", "openai", "unknown"),
+        ({"data": "secret"}, "groq", "openai", "unknown"),
+    ],
+)
+def test_what_only_one_provider_can_read_is_named_without_content(
+    part, source, provider, why
+):
+    told = why and f"a part of type {why} pins the call to its provider"
+    messages = [HumanMessage("Hi"), HumanMessage(["What is it?", part])]
+    assert unreadable(messages, source, provider) == told
+
+
+def test_what_a_model_said_pins_nothing():
+    said = of_anthropic([{"type": "redacted_thinking", "data": "secret"}])
+    assert unreadable([said], "anthropic", "openai") is None
