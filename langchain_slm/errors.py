@@ -13,6 +13,7 @@ SLMError
 ├── SuiteError             a recorded suite cannot be read
 ├── GraphLoadError         `path.py:variable` does not give a graph
 ├── RewriteError           a graph or a site cannot be rewritten
+│   └── SourceError        a source file is not edited, or not restored
 ├── NoCandidatesError      nothing to choose from
 ├── NoExamplesError        nothing to decide with
 ├── EndpointError          a model's endpoint does not answer as one
@@ -90,6 +91,10 @@ class GraphLoadError(SLMError):
 
 class RewriteError(SLMError):
     """A graph or a site cannot be rewritten."""
+
+
+class SourceError(RewriteError):
+    """A source file is not edited, or not restored; it is as it was."""
 
 
 class NoCandidatesError(SLMError):

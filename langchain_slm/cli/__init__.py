@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 import typer
 
 # Imported for the commands that they add to the app.
-from langchain_slm.cli import deciding, recording, rewriting
+from langchain_slm.cli import deciding, inspecting, recording, rewriting
 from langchain_slm.cli.console import (
     DONE,
     INTERRUPTED,
@@ -24,7 +24,7 @@ from langchain_slm.cli.console import (
 )
 from langchain_slm.errors import SLMError
 
-__all__ = ["app", "deciding", "main", "recording", "rewriting"]
+__all__ = ["app", "deciding", "inspecting", "main", "recording", "rewriting"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

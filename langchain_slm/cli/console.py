@@ -35,7 +35,13 @@ Margin = Annotated[
 Alpha = Annotated[
     float, typer.Option(help="Bound on the probability that any binding is wrong.")
 ]
-GraphName = Annotated[str, typer.Argument(metavar="GRAPH", help="PATH.py:VARIABLE")]
+GraphName = Annotated[
+    str,
+    typer.Argument(
+        metavar="GRAPH",
+        help="PATH.py:VARIABLE, PATH.ipynb:VARIABLE or PATH/langgraph.json:NAME",
+    ),
+]
 StoreUrl = Annotated[str, typer.Option("--store", help="URL of the store.")]
 StoredName = Annotated[
     str | None,

@@ -121,21 +121,24 @@ def instrument(graph: GraphT, scope: Scope) -> GraphT:
 
 
 class _Copy:
-    """Copies one graph; each thing in it once, however often it is used."""
+    """Copies one graph; each thing in a node once, however often it is used."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self._done: dict[tuple[int, int, str | None], tuple[object, Any]] = {}
+        self._done: dict[tuple[int, Layer, str | None], tuple[object, Any]] = {}
 
     def graph(self, graph: Any, depth: int = 1) -> Any:
         """Return the copy of a graph whose nodes are `depth` nodes down."""
         copy_of = self._builder if isinstance(graph, StateGraph) else self._compiled
-        return self._once(graph, depth, None, lambda: copy_of(graph, depth))
+        return self._once(graph, self._layer(depth), None, lambda: copy_of(graph, depth))
+
+    def _layer(self, depth: int, node: str = "") -> Layer:
+        return Layer(self._scope, depth, node)
 
     def _once(
-        self, thing: Any, depth: int, branch: str | None, make: Callable[[], Any]
+        self, thing: Any, layer: Layer, branch: str | None, make: Callable[[], Any]
     ) -> Any:
-        key = id(thing), depth, branch
+        key = id(thing), layer, branch
         if key not in self._done:
             # The original is kept: its id must not be used again meanwhile.
             self._done[key] = (thing, make())
@@ -153,7 +156,7 @@ class _Copy:
         clone.nodes = {
             name: replace(
                 spec,
-                runnable=self._runnable(spec.runnable, depth),
+                runnable=self._runnable(spec.runnable, self._layer(depth, name)),
                 cache_policy=self._policy(spec.cache_policy),
             )
             for name, spec in builder.nodes.items()
@@ -161,7 +164,7 @@ class _Copy:
         clone.branches = defaultdict(dict)
         for start, branches in builder.branches.items():
             clone.branches[start] = {
-                name: self._branch(branch, depth, name)
+                name: self._branch(branch, self._layer(depth, start), name)
                 for name, branch in branches.items()
             }
         clone._node_defaults = self._defaults(builder, depth)  # noqa: SLF001 - LangGraph has no other way
@@ -174,7 +177,7 @@ class _Copy:
             handler = None  # it has become a node: compiling again would add it twice
         elif handler is not None:
             node = coerce_to_runnable(handler, name=DEFAULT_HANDLER, trace=False)
-            handler = self._runnable(node, depth)
+            handler = self._runnable(node, self._layer(depth, DEFAULT_HANDLER))
         policy = self._policy(defaults.cache_policy)
         return replace(defaults, error_handler=handler, cache_policy=policy)
 
@@ -185,7 +188,8 @@ class _Copy:
             setattr(clone, "builder", self.graph(builder, depth))  # noqa: B010 - not on Pregel itself
         names = _branch_names(builder)
         clone.nodes = {
-            name: self._node(node, depth, names) for name, node in compiled.nodes.items()
+            name: self._node(node, self._layer(depth, name), names)
+            for name, node in compiled.nodes.items()
         }
         clone.cache_policy = self._policy(compiled.cache_policy)
         if self._scope.guide and compiled.cache:
@@ -194,47 +198,49 @@ class _Copy:
             clone.cache = GuidedCache(cache, self._scope.guide)
         return clone
 
-    def _node(self, node: PregelNode, depth: int, names: Mapping[int, str]) -> PregelNode:
+    def _node(
+        self, node: PregelNode, layer: Layer, names: Mapping[int, str]
+    ) -> PregelNode:
         bound = node.bound
         return node.copy(
             {
                 "bound": bound
                 if bound is DEFAULT_BOUND
-                else self._runnable(bound, depth),
-                "writers": [self._writer(each, depth, names) for each in node.writers],
-                "subgraphs": [self._subgraph(each, depth) for each in node.subgraphs],
+                else self._runnable(bound, layer),
+                "writers": [self._writer(each, layer, names) for each in node.writers],
+                "subgraphs": [self._subgraph(each, layer) for each in node.subgraphs],
                 "cache_policy": self._policy(node.cache_policy),
             }
         )
 
-    def _subgraph(self, graph: Any, depth: int) -> Any:
+    def _subgraph(self, graph: Any, layer: Layer) -> Any:
         # Copied where it is what the node runs; one that a function invokes is not.
-        return self._done.get((id(graph), depth + 1, None), (None, graph))[1]
+        key = id(graph), self._layer(layer.depth + 1), None
+        return self._done.get(key, (None, graph))[1]
 
     def _writer(
-        self, writer: Runnable[Any, Any], depth: int, names: Mapping[int, str]
+        self, writer: Runnable[Any, Any], layer: Layer, names: Mapping[int, str]
     ) -> Any:
         branch = getattr(getattr(writer, "func", None), "__self__", None)
         if not isinstance(branch, BranchSpec):
             return writer
         name = names.get(id(branch.path)) or branch.path.get_name()
-        scoped = self._branch(branch, depth, name)
+        scoped = self._branch(branch, layer, name)
         clone = copy.copy(cast("RunnableCallable", writer))
         clone.func, clone.afunc = scoped._route, scoped._aroute  # noqa: SLF001 - as BranchSpec.run does
         return clone
 
-    def _branch(self, branch: BranchSpec, depth: int, name: str) -> BranchSpec:
-        return branch._replace(path=self._runnable(branch.path, depth, name))
+    def _branch(self, branch: BranchSpec, layer: Layer, name: str) -> BranchSpec:
+        return branch._replace(path=self._runnable(branch.path, layer, name))
 
-    def _runnable(self, runnable: Any, depth: int, branch: str | None = None) -> Any:
+    def _runnable(self, runnable: Any, layer: Layer, branch: str | None = None) -> Any:
         """Return what a node or a conditional edge runs, running in the scope."""
         if isinstance(runnable, Pregel):
-            return self.graph(runnable, depth + 1)
-        make = partial(self._scoped, runnable, depth, branch)
-        return self._once(runnable, depth, branch, make)
+            return self.graph(runnable, layer.depth + 1)
+        make = partial(self._scoped, runnable, layer, branch)
+        return self._once(runnable, layer, branch, make)
 
-    def _scoped(self, runnable: Any, depth: int, branch: str | None) -> Any:
-        layer = Layer(self._scope, depth)
+    def _scoped(self, runnable: Any, layer: Layer, branch: str | None) -> Any:
         if isinstance(runnable, ScopedRunnable):
             return runnable.joined(layer)
         if isinstance(runnable, PregelProtocol):
@@ -242,26 +248,25 @@ class _Copy:
         if isinstance(runnable, RunnableCallable) and _runs_as(
             RunnableCallable, runnable
         ):
-            return self._callable(runnable, depth, branch)
+            return self._callable(runnable, layer, branch)
         if isinstance(runnable, RunnableLambda) and _runs_as(RunnableLambda, runnable):
-            return self._lambda(runnable, depth, branch)
+            return self._lambda(runnable, layer, branch)
         if type(runnable) is RunnableSequence:
-            steps = [self._runnable(step, depth, branch) for step in runnable.steps]
+            steps = [self._runnable(step, layer, branch) for step in runnable.steps]
             return RunnableSequence(*steps, name=runnable.name)
         return ScopedRunnable(bound=runnable, layers=(layer,), branch=branch)
 
     def _function(
-        self, function: Any, depth: int, branch: str | None, **more: bool
+        self, function: Any, layer: Layer, branch: str | None, **more: bool
     ) -> Any:
-        layer = Layer(self._scope, depth)
         make = partial(scoped_function, function, layer, branch, **more)
-        return self._once(function, depth, branch, make)
+        return self._once(function, layer, branch, make)
 
     def _callable(
-        self, node: RunnableCallable, depth: int, branch: str | None
+        self, node: RunnableCallable, layer: Layer, branch: str | None
     ) -> RunnableCallable:
         clone = copy.copy(node)
-        scoped = partial(self._function, depth=depth, branch=branch)
+        scoped = partial(self._function, layer=layer, branch=branch)
         afunc: Any = node.afunc
         if node.func is not None:
             clone.func = scoped(node.func, awaited=False)
@@ -277,12 +282,12 @@ class _Copy:
         return clone
 
     def _lambda(
-        self, node: RunnableLambda[Any, Any], depth: int, branch: str | None
+        self, node: RunnableLambda[Any, Any], layer: Layer, branch: str | None
     ) -> RunnableLambda[Any, Any]:
         clone = copy.copy(node)
         for name in ("func", "afunc"):
             if hasattr(node, name):
-                function = self._function(getattr(node, name), depth, branch)
+                function = self._function(getattr(node, name), layer, branch)
                 setattr(clone, name, function)
         return clone
 

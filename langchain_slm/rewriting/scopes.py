@@ -109,10 +109,12 @@ class Layer(NamedTuple):
         depth: Nodes from the instrumented graph down to the wrapped one, at least 1;
             0 where there is no such graph. A graph's sites stay the same when it
             becomes a part of another one.
+        node: Name of the wrapped node, or of the node before a wrapped edge.
     """
 
     scope: Scope
     depth: int = 0
+    node: str = ""
 
 
 class Place(NamedTuple):
@@ -270,17 +272,17 @@ def entered(
         layers: The scopes of the wrapper.
         branch: Name of the conditional edge.
         config: Of the node's run; by default the surrounding one.
-        name: What to call the place outside any graph.
+        name: What to call the place outside any graph, if no layer names it.
     """
     around = SCOPE.get() or ANSWERING
     config = config or var_child_runnable_config.get() or {}
     namespace = (config.get("metadata") or {}).get(NAMESPACE_KEY)
     place = around.place.inner(namespace or "")
     if not place.path:
-        place = place._replace(path=(name,) if name else ())
+        place = place._replace(path=_outside(layers, config, name))
     place = place._replace(branch=branch or place.branch)
     watchers, guide = around.watchers, around.guide
-    for scope, depth in layers:
+    for scope, depth, _ in layers:
         above = max(0, len(place.path) - depth) if depth else 0
         if scope.guide is not None:
             guide = (scope.guide, above)
@@ -288,8 +290,18 @@ def entered(
         if watcher is not None and all(watcher is not known for known, _ in watchers):
             watchers = (*watchers, (watcher, above))
     agent = (config.get("metadata") or {}).get(AGENT_KEY)
-    hooks = around.hooks.union(*(scope.hooks for scope, _ in layers))
+    hooks = around.hooks.union(*(layer.scope.hooks for layer in layers))
     return Running(watchers, guide, place, around.config or config, agent, hooks)
+
+
+def _outside(
+    layers: Sequence[Layer], config: Mapping[str, Any], name: str
+) -> tuple[str, ...]:
+    """Return the path of a node that no graph runs: `update_state` runs its edges."""
+    named = layers[-1].node if layers else ""
+    configured = (config.get("configurable") or {}).get(CONFIGURED_NAMESPACE_KEY)
+    above = node_names(configured or "")
+    return (*above, named or name) if named or name else above
 
 
 def running(metadata: Mapping[str, Any] | None) -> Running | None:

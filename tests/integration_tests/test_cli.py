@@ -163,9 +163,11 @@ def test_without_truth_the_candidate_must_agree_with_the_reference(project, caps
     ("arguments", "says"),
     [
         (("record", "gone.py:graph", "--inputs", "inputs.jsonl"), "gone.py"),
-        (("record", "app.py:gone", "--inputs", "inputs.jsonl"), "graph, silent"),
+        (
+            ("record", "app.py:gone", "--inputs", "inputs.jsonl"),
+            "graph, threaded, silent",
+        ),
         (("record", "app.py:number", "--inputs", "inputs.jsonl"), "int"),
-        (("record", "app.py:factory", "--inputs", "inputs.jsonl"), "factory"),
         (("record", "app.py", "--inputs", "inputs.jsonl"), "PATH.py:VARIABLE"),
         (("record", "app.py:graph", "--inputs", "gone.jsonl"), "gone.jsonl"),
         (("record", "app.py:silent", "--inputs", "inputs.jsonl"), "no call"),

@@ -1,3 +1,6 @@
+import asyncio
+import json
+import os
 import sys
 from textwrap import dedent
 
@@ -6,7 +9,8 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.loading import load, load_graph
+from langchain_slm.rewriting.loading import load, load_graph, open_graph
+from langchain_slm.rewriting.projects import find_graph
 
 GRAPH = """
 from typing import TypedDict
@@ -20,12 +24,68 @@ graph = builder.compile()
 number = 3
 def factory():
     return graph
+def number_factory():
+    return 3
 """
+FACTORIES = f"""
+{GRAPH}
+from contextlib import asynccontextmanager, contextmanager
+from langchain_core.runnables import RunnableConfig
+from langgraph_sdk.runtime import ServerRuntime
+log = []
+def with_config(config: RunnableConfig):
+    log.append(dict(config))
+    return builder
+def with_anything(settings):
+    log.append(dict(settings))
+    return graph
+def with_positional(config, /, model="small"):
+    log.append((dict(config), model))
+    return graph
+def with_runtime(runtime: ServerRuntime):
+    log.append((runtime.access_context, runtime.execution_runtime))
+    return graph
+def with_both(config: RunnableConfig, *, runtime: ServerRuntime | None = None):
+    log.append((dict(config), runtime))
+    return graph
+async def awaited(config):
+    return graph
+@contextmanager
+def managed(config):
+    log.append("opened")
+    yield graph
+    log.append("closed")
+@asynccontextmanager
+async def managed_async():
+    log.append("opened")
+    yield graph
+    log.append("closed")
+async def awaited_manager():
+    return managed({{}})
+class Maker:
+    def __call__(self):
+        return graph
+maker = Maker()
+def needy(config, tenant):
+    return graph
+def failing(config):
+    raise LookupError("no tenant")
+@contextmanager
+def failing_at_the_end():
+    yield graph
+    raise LookupError("cannot be closed")
+@asynccontextmanager
+async def failing_before(config):
+    raise LookupError("cannot be opened")
+    yield graph
+"""
+EMPTY = {"tags": [], "metadata": {}, "configurable": {}}
 
 
 @pytest.fixture(autouse=True)
 def _imports_as_they_were(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     modules = dict(sys.modules)
     yield
     for name in set(sys.modules) - set(modules):
@@ -126,8 +186,10 @@ def test_what_is_no_graph_is_refused(write):
     path = write("graph.py", GRAPH)
     with pytest.raises(GraphLoadError, match=r"of type int, not a LangGraph graph$"):
         load_graph(f"{path}:number")
-    with pytest.raises(GraphLoadError, match="call the factory in the file"):
-        load_graph(f"{path}:factory")
+    with pytest.raises(GraphLoadError, match=r"a factory; it returned one of type int"):
+        load_graph(f"{path}:number_factory")
+    with pytest.raises(GraphLoadError, match=r"TypedDictMeta, not a LangGraph graph$"):
+        load_graph(f"{path}:State")
 
 
 @pytest.mark.parametrize(
@@ -172,3 +234,192 @@ def test_an_interrupted_import_is_not_swallowed(write):
     with pytest.raises(KeyboardInterrupt):
         load_graph(f"{path}:graph")
     assert "slow" not in sys.modules
+
+
+@pytest.fixture
+def factories(write):
+    return write("factories.py", FACTORIES)
+
+
+def _log(path):
+    return sys.modules[path.stem].log
+
+
+@pytest.mark.parametrize(
+    ("name", "log"),
+    [
+        ("with_config", [EMPTY]),
+        ("with_anything", [EMPTY]),
+        ("with_positional", [(EMPTY, "small")]),
+        ("with_runtime", [("assistants.read", None)]),
+        ("with_both", [(EMPTY, None)]),
+        ("awaited", []),
+        ("maker", []),
+        ("factory", []),
+    ],
+)
+def test_a_factory_is_called_with_an_empty_config(factories, name, log):
+    assert "node" in load_graph(f"{factories}:{name}").nodes
+    assert _log(factories) == log
+
+
+@pytest.mark.parametrize("name", ["managed", "managed_async", "awaited_manager"])
+def test_what_a_factory_opens_is_closed_at_the_end(factories, name):
+    with open_graph(find_graph(f"{factories}:{name}")) as graph:
+        assert "node" in graph.nodes
+        assert _log(factories) == ["opened"]
+    assert _log(factories) == ["opened", "closed"]
+
+
+def test_what_a_factory_opens_stays_open_for_a_loaded_graph(factories):
+    assert "node" in load_graph(f"{factories}:managed_async").nodes
+    assert _log(factories) == ["opened"]
+
+
+def test_a_factory_is_awaited_where_an_event_loop_runs(factories):
+    async def load_inside():
+        return load_graph(f"{factories}:awaited")
+
+    assert "node" in asyncio.run(load_inside()).nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("failing", r"failing: calling the factory failed with LookupError at line \d+"),
+        ("failing_before", "failing_before: calling the factory failed with LookupError"),
+        ("needy", "needs 'tenant'; only a config and a runtime are known"),
+    ],
+)
+def test_a_factory_that_fails_is_named(factories, name, says):
+    with pytest.raises(GraphLoadError, match=says):
+        load_graph(f"{factories}:{name}")
+
+
+def test_a_factory_that_cannot_be_closed_is_named(factories):
+    graph = open_graph(find_graph(f"{factories}:failing_at_the_end"))
+    with pytest.raises(GraphLoadError, match="closing what the factory opened failed"):
+        graph.__enter__() and graph.__exit__(None, None, None)
+
+
+def _notebook(*sources):
+    cells = [{"cell_type": "markdown", "source": ["# An app"]}]
+    cells += [{"cell_type": "code", "source": source} for source in sources]
+    return json.dumps({"cells": cells, "nbformat": 4, "metadata": {}})
+
+
+def test_the_cells_of_a_notebook_run_in_order_without_magics(write):
+    first = "%pip install x\nif True:\n    !ls\ntext = '''\n%not a magic\n'''"
+    path = write("app.ipynb", _notebook(first, "%%bash\nexit 1", [GRAPH], "number = 4"))
+    assert isinstance(load_graph(f"{path}:graph"), Pregel)
+    assert load(f"{path}:text") == "\n%not a magic\n"
+    assert load(f"{path}:number") == 4
+
+
+def test_cells_after_the_graph_do_not_run(write):
+    path = write("app.ipynb", _notebook(GRAPH, "raise RuntimeError('a call')"))
+    assert isinstance(load_graph(f"{path}:graph"), Pregel)
+
+
+def test_a_cell_may_await(write):
+    text = "import asyncio\nawait asyncio.sleep(0)\ndone = True"
+    assert load(f"{write('app.ipynb', _notebook(text))}:done") is True
+
+
+def test_a_notebook_that_fails_says_in_which_cell(write):
+    path = write("app.ipynb", _notebook("x = 1", "\n1 / 0\ngraph = 1"))
+    with pytest.raises(GraphLoadError, match="ZeroDivisionError at line 2 of cell 3"):
+        load_graph(f"{path}:graph")
+    with pytest.raises(GraphLoadError, match="cannot be read as a notebook"):
+        load_graph(f"{write('bad.ipynb', '[]')}:graph")
+
+
+def _project(write, **said):
+    graphs = {"graphs": {"desk": "./src/desk/graph.py:graph"}, **said}
+    return write("langgraph.json", json.dumps(graphs))
+
+
+def test_a_graph_of_a_langgraph_json_is_loaded_as_its_server_does(write, monkeypatch):
+    write("src/desk/__init__.py", "")
+    write("src/desk/words.py", "WORD = 'hello'")
+    write("shared/common_words.py", "MORE = 1")
+    text = f"import os\nfrom .words import WORD\nimport common_words\n{GRAPH}"
+    write("src/desk/graph.py", f"{text}\nseen = os.environ['DESK_MODE']")
+    write(".env", "DESK_MODE='from the file'\nUNSET\n# OTHER=1\n")
+    monkeypatch.setitem(os.environ, "DESK_MODE", "from the shell")
+    path = _project(write, env=".env", dependencies=[".", "./shared", "openai"])
+    assert isinstance(load_graph(f"{path}:desk"), Pregel)
+    assert isinstance(load_graph(str(path)), Pregel)
+    assert sys.modules["desk.graph"].seen == "from the file"
+    assert "UNSET" not in os.environ
+
+
+def test_an_environment_may_be_written_in_the_langgraph_json(write):
+    write("src/desk/graph.py", f"import os\n{GRAPH}\nseen = os.environ['DESK_PORT']")
+    path = _project(write, env={"DESK_PORT": 80})
+    load_graph(str(path))
+    assert sys.modules["graph"].seen == "80"
+
+
+def test_an_empty_value_of_an_environment_file_keeps_the_environments(write):
+    os.environ["DESK_MODE"] = "from the shell"
+    write("src/desk/graph.py", f"import os\n{GRAPH}\nseen = os.environ['DESK_MODE']")
+    write(".env", "DESK_MODE=\nDESK_OTHER=")
+    load_graph(str(_project(write, env=".env")))
+    assert sys.modules["graph"].seen == "from the shell"
+    assert os.environ["DESK_OTHER"] == ""
+
+
+def test_an_environment_file_that_is_not_there_gives_nothing(write):
+    write("src/desk/graph.py", GRAPH)
+    assert isinstance(load_graph(str(_project(write, env=".env"))), Pregel)
+
+
+def test_a_module_of_a_langgraph_json_is_imported(write):
+    write("src/desk_package/__init__.py", "")
+    write("src/desk_package/graph.py", GRAPH)
+    graphs = {"graphs": {"desk": "desk_package.graph:graph"}, "dependencies": ["."]}
+    path = write("langgraph.json", json.dumps(graphs))
+    assert isinstance(load_graph(str(path)), Pregel)
+    assert "desk_package.graph" in sys.modules
+
+
+def test_an_app_of_a_project_that_is_not_installed_is_loaded(write):
+    write("pyproject.toml", "")
+    write("src/desk_library/words.py", "WORD = 1")
+    path = write("src/desk_library/graph.py", f"import desk_library.words\n{GRAPH}")
+    assert isinstance(load_graph(f"{path}:graph"), Pregel)
+
+
+SECRET = "sk-" + "s3cret" * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise ValueError(os.environ['DESK_KEY'])",
+        "raise ValueError('no access for ' + os.environ['DESK_LABEL'])",
+    ],
+)
+def test_no_value_of_the_environment_is_in_a_message(write, text, monkeypatch):
+    monkeypatch.setitem(os.environ, "DESK_KEY", SECRET)
+    write("src/desk/graph.py", f"import os\n{text}")
+    path = _project(write, env={"DESK_LABEL": f"label {SECRET}"})
+    with pytest.raises(GraphLoadError, match="<value of DESK_") as caught:
+        load_graph(str(path))
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(find_graph(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import openai; openai.OpenAI()", "set OPENAI_API_KEY, or inspect with --place"),
+        ("import os; os.environ['DESK_URL']", "set the environment variable DESK_URL"),
+        ("raise ValueError('an API key is needed')", "set the key that it misses"),
+    ],
+)
+def test_a_missing_key_names_the_way_out(write, text, says, monkeypatch):
+    monkeypatch.delitem(os.environ, "OPENAI_API_KEY", raising=False)
+    with pytest.raises(GraphLoadError, match=says):
+        load_graph(f"{write('keyless.py', text)}:graph")

@@ -1,0 +1,86 @@
+"""Which names a statement of a module binds, when the module is imported. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import libcst as cst
+from libcst import matchers as m
+from typing_extensions import override
+
+Kind: TypeAlias = Literal["value", "function", "class", "import"]
+_MAIN = m.Comparison(
+    left=m.Name("__name__"), comparisons=[m.ComparisonTarget(operator=m.Equal())]
+)
+_TYPE_CHECKING = m.Name("TYPE_CHECKING") | m.Attribute(attr=m.Name("TYPE_CHECKING"))
+
+
+def bound_names(node: cst.CSTNode) -> dict[str, Kind]:
+    """Return the names that a statement binds, and what they stand for.
+
+    Not those that it binds only for type checkers, or when the file is run as a script.
+    """
+    visitor = _Bound()
+    node.visit(visitor)
+    return visitor.names
+
+
+def is_type_checking(node: cst.If) -> bool:
+    """Whether an `if` is for type checkers alone."""
+    return m.matches(node.test, _TYPE_CHECKING)
+
+
+def is_main(node: cst.If) -> bool:
+    """Whether an `if` is for a file that is run as a script."""
+    return m.matches(node.test, _MAIN)
+
+
+class _Bound(cst.CSTVisitor):
+    def __init__(self) -> None:
+        self.names: dict[str, Kind] = {}
+
+    @override
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        match node:
+            case cst.FunctionDef():
+                self._bind(node.name, "function")
+                return False
+            case cst.ClassDef():
+                self._bind(node.name, "class")
+                return False
+            case cst.Lambda():
+                return False
+            case cst.If() if is_type_checking(node) or is_main(node):
+                if node.orelse is not None:
+                    node.orelse.visit(self)
+                return False
+            case cst.ImportAlias():
+                name = node.asname.name if node.asname else node.name
+                self._bind(name, "import")
+                return False
+        self._bind_values(node)
+        return True
+
+    def _bind_values(self, node: cst.CSTNode) -> None:
+        match node:
+            case (
+                cst.AssignTarget(target=target)
+                | cst.AugAssign(target=target)
+                | cst.NamedExpr(target=target)
+                | cst.For(target=target)
+                | cst.AsName(name=target)
+            ):
+                self._bind(target, "value")
+            case cst.AnnAssign(target=target, value=value) if value is not None:
+                self._bind(target, "value")
+            case cst.MatchAs(name=name) if name is not None:
+                self._bind(name, "value")
+
+    def _bind(self, target: cst.CSTNode, kind: Kind) -> None:
+        if isinstance(target, cst.Name):
+            self.names[target.value] = kind
+        elif isinstance(target, cst.Tuple | cst.List):
+            for element in target.elements:
+                self._bind(element.value, kind)
+        elif isinstance(target, cst.Attribute) and kind == "import":
+            self._bind(target.value, kind)  # `import a.b` binds `a`
