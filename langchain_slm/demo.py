@@ -17,13 +17,13 @@ from typing import Any
 
 from langchain_slm.conversion import convert
 from langchain_slm.errors import SuiteError
+from langchain_slm.loading.graphs import load_graph
 from langchain_slm.recording.interchange import Suite, read_suite, suite_calls
 from langchain_slm.recording.recorder import record
 from langchain_slm.recording.runs import read_inputs
 from langchain_slm.recording.store import Store, open_store
 from langchain_slm.replay import ReplayServer
 from langchain_slm.rewriting.graphs import rewrite
-from langchain_slm.rewriting.loading import load_graph
 from langchain_slm.schema import JsonObject, Plan
 
 URL_VARIABLE = "SUPPORT_DESK_URL"

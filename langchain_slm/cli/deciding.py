@@ -145,8 +145,8 @@ def _converted(
     options: Options,
 ) -> Plan:
     from langchain_slm.conversion import convert as convert_graph
+    from langchain_slm.loading.graphs import load_graph
     from langchain_slm.recording.store import open_store
-    from langchain_slm.rewriting.loading import load_graph
 
     found = load_graph(graph)
     with open_store(store, create=False) as opened, bars() as bar:
@@ -186,7 +186,7 @@ def _evaluators(given: Sequence[str]) -> dict[str, Evaluator]:
     from langchain_slm.evaluation.evaluators import (
         UserFunction,
     )
-    from langchain_slm.rewriting.loading import load
+    from langchain_slm.loading.graphs import load
 
     evaluators: dict[str, Evaluator] = {}
     for each in given:

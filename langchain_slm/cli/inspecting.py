@@ -13,10 +13,10 @@ import typer
 from langchain_slm.cli.console import GraphName, Json, app, print_json, results, shown
 
 if TYPE_CHECKING:
-    from langchain_slm.rewriting.findings import Holding
-    from langchain_slm.rewriting.imports import Effect
-    from langchain_slm.rewriting.inspection import Edge, Inspection, Site
-    from langchain_slm.rewriting.projects import NamedGraph
+    from langchain_slm.inspection.findings import Holding
+    from langchain_slm.inspection.overview import Edge, Inspection, Site
+    from langchain_slm.loading.imports import Effect
+    from langchain_slm.loading.projects import NamedGraph
 
 _WIDEST = 60  # characters of a column; what is longer moves the next one
 
@@ -54,7 +54,7 @@ def inspect(
     graphs, or PATH/langgraph.json:NAME; the variable may be a factory. The file is
     imported, which runs it; see --imports.
     """
-    from langchain_slm.rewriting.projects import find_graphs
+    from langchain_slm.loading.projects import find_graphs
 
     named = find_graphs(graph)
     if imports:
@@ -106,8 +106,8 @@ def _env_file(named: NamedGraph) -> dict[str, Any] | None:
 
 
 def _show_imports(named: Sequence[NamedGraph], *, as_json: bool) -> None:
-    from langchain_slm.rewriting.imports import import_effects
-    from langchain_slm.rewriting.loading import import_roots
+    from langchain_slm.loading.graphs import import_roots
+    from langchain_slm.loading.imports import import_effects
 
     effects = [(each, import_effects(each, import_roots(each))) for each in named]
     if as_json:
@@ -123,14 +123,14 @@ def _show_imports(named: Sequence[NamedGraph], *, as_json: bool) -> None:
 
 
 def _inspected(named: NamedGraph, *, placeholder_keys: bool) -> _Found:
-    from langchain_slm.rewriting.imports import import_effects
-    from langchain_slm.rewriting.inspection import inspect_graph
-    from langchain_slm.rewriting.keys import Placeholders, offline
-    from langchain_slm.rewriting.loading import (
+    from langchain_slm.inspection.overview import inspect_graph
+    from langchain_slm.loading.graphs import (
         import_roots,
         open_graph,
         open_with_placeholders,
     )
+    from langchain_slm.loading.imports import import_effects
+    from langchain_slm.loading.keys import Placeholders, offline
 
     effects = import_effects(named, import_roots(named))
     placeholders = Placeholders()
@@ -152,8 +152,8 @@ def _inspected(named: NamedGraph, *, placeholder_keys: bool) -> _Found:
 
 def _with_store(found: _Found, url: str, name: str | None, target: str) -> _Found:
     from langchain_slm.cli.console import recorded_name
+    from langchain_slm.inspection.overview import with_traces
     from langchain_slm.recording.store import open_store
-    from langchain_slm.rewriting.inspection import with_traces
 
     own = found.named.target if found.named.name is not None else target
     with open_store(url, create=False) as store:
@@ -270,6 +270,6 @@ def _held(holding: Holding) -> str:
 
 
 def _show_mermaid(found: _Found) -> None:
-    from langchain_slm.rewriting.drawing import mermaid
+    from langchain_slm.inspection.drawing import mermaid
 
     _line(mermaid(found.inspection).rstrip())

@@ -45,12 +45,12 @@ def record(
 
     Each line is a thread of its own. Exit code 1 where a run failed or a call was lost.
     """
+    from langchain_slm.loading.graphs import load_graph
     from langchain_slm.recording import runs
     from langchain_slm.recording.redaction import (
         DEFAULT_REDACTOR,
     )
     from langchain_slm.recording.store import open_store
-    from langchain_slm.rewriting.loading import load_graph
 
     hooks = hooks_of(hook)
     found = load_graph(graph)

@@ -30,9 +30,9 @@ from langchain_slm.errors import (
 )
 
 if TYPE_CHECKING:
-    from langchain_slm.rewriting.editing import Obstacle
-    from langchain_slm.rewriting.projects import NamedGraph
-    from langchain_slm.rewriting.proposal import Proposal
+    from langchain_slm.editing.files import Obstacle
+    from langchain_slm.editing.proposal import Proposal
+    from langchain_slm.loading.projects import NamedGraph
     from langchain_slm.routing.binding import Guide
     from langchain_slm.schema import Plan
 
@@ -84,7 +84,7 @@ def rewrite(
     if undo:
         _undo(graph, force=force, as_json=as_json)
         return
-    from langchain_slm.rewriting.projects import find_graphs
+    from langchain_slm.loading.projects import find_graphs
     from langchain_slm.routing.plan_file import read_plan
 
     graphs = find_graphs(graph)
@@ -150,7 +150,7 @@ def _proposed(
     except ImportError as error:
         msg = "editing source needs libcst: pip install 'langchain-slm[convert]'"
         raise MissingExtraError(msg) from error
-    from langchain_slm.rewriting.proposal import propose_inlining, propose_wrapping
+    from langchain_slm.editing.proposal import propose_inlining, propose_wrapping
 
     if inline:
         return propose_inlining(graphs, plan)
@@ -159,8 +159,8 @@ def _proposed(
 
 def _differences(graphs: Sequence[NamedGraph], plan: Plan) -> list[str]:
     """Return how the graphs differ from the one that the plan was made for."""
+    from langchain_slm.loading.graphs import open_graph
     from langchain_slm.rewriting.differences import differences
-    from langchain_slm.rewriting.loading import open_graph
 
     # Not a guide of its own: that makes the bound models, which needs their keys.
     sites = tuple(dict.fromkeys(decision.site for decision in plan.active))
@@ -223,8 +223,8 @@ def _check(found: _Found, *, as_json: bool) -> int:
 
 
 def _obstacles(proposal: Proposal) -> list[Obstacle]:
-    from langchain_slm.rewriting.editing import obstacles
-    from langchain_slm.rewriting.undo_record import is_as_written
+    from langchain_slm.editing.files import obstacles
+    from langchain_slm.editing.undo_record import is_as_written
 
     files = [change.file for change in proposal.changes]
     return obstacles(files, proposal.root, is_ours=is_as_written)
@@ -232,8 +232,8 @@ def _obstacles(proposal: Proposal) -> list[Obstacle]:
 
 def _write(proposal: Proposal, *, force: bool) -> str | None:
     """Write what is proposed, and return the name of the record; None for nothing."""
-    from langchain_slm.rewriting.editing import refuse, shown
-    from langchain_slm.rewriting.undo_record import write_changes
+    from langchain_slm.editing.files import refuse, shown
+    from langchain_slm.editing.undo_record import write_changes
 
     refuse(_obstacles(proposal), force=force)
     if not proposal.changes:
@@ -267,7 +267,7 @@ def _printable(line: str) -> str:
 
 
 def _undo(target: str, *, force: bool, as_json: bool) -> None:
-    from langchain_slm.rewriting.undo_record import undo_changes
+    from langchain_slm.editing.undo_record import undo_changes
 
     undone = undo_changes(_named(target, force=force), force=force)
     if as_json:
@@ -278,7 +278,7 @@ def _undo(target: str, *, force: bool, as_json: bool) -> None:
 
 
 def _named(target: str, *, force: bool) -> list[tuple[Path, str]]:
-    from langchain_slm.rewriting.projects import find_graphs
+    from langchain_slm.loading.projects import find_graphs
 
     try:
         return [(each.file, each.variable) for each in find_graphs(target)]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from unit_tests.planned import decision, kept, plan, spec
 
 from langchain_slm.cli import main
-from langchain_slm.rewriting.loading import load_graph
+from langchain_slm.loading.graphs import load_graph
 from langchain_slm.routing.plan_file import write_plan
 from langchain_slm.schema import Binding
 

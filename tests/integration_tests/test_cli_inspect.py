@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 
 from langchain_slm import open_store, record
 from langchain_slm.cli import inspecting, main
-from langchain_slm.rewriting.loading import load_graph
+from langchain_slm.loading.graphs import load_graph
 
 assert inspecting  # adds the command
 pytestmark = pytest.mark.filterwarnings("ignore:create_react_agent has been moved")

@@ -21,7 +21,7 @@ from integration_tests.desk_apps import (
 )
 from integration_tests.loopback import Loopback
 
-from langchain_slm.rewriting.undo_record import RECORD
+from langchain_slm.editing.undo_record import RECORD
 
 
 @pytest.fixture(scope="module")

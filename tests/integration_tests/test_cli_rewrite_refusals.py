@@ -19,9 +19,9 @@ from integration_tests.loopback import Loopback
 from unit_tests.planned import decision, plan, spec, task
 
 from langchain_slm.cli import main
-from langchain_slm.rewriting.loading import load_graph
+from langchain_slm.editing.undo_record import RECORD
+from langchain_slm.loading.graphs import load_graph
 from langchain_slm.rewriting.sites import fingerprint
-from langchain_slm.rewriting.undo_record import RECORD
 from langchain_slm.routing.plan_file import write_plan
 from langchain_slm.schema import Binding
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 
-from langchain_slm.rewriting.loading import load
+from langchain_slm.loading.graphs import load
 
 _SKIPPED = {".git", "node_modules", ".venv", "__pycache__"}
 

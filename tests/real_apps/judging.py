@@ -27,7 +27,7 @@ from real_apps.observing import (
 from real_apps.running import WAYS, Run, Runs, first
 
 from langchain_slm import Router, open_store, record, rewrite
-from langchain_slm.rewriting.inspection import inspect_graph
+from langchain_slm.inspection.overview import inspect_graph
 from langchain_slm.rewriting.sites import branch_sites, node_paths
 from langchain_slm.routing.counters import Decided
 from langchain_slm.routing.places import AGENT_MARK

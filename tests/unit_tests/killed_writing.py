@@ -13,14 +13,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.editing import read_file
-from langchain_slm.rewriting.undo_record import (
+from langchain_slm.editing.files import read_file
+from langchain_slm.editing.undo_record import (
     RECORD,
     Change,
     undo_changes,
     write_changes,
 )
+from langchain_slm.errors import SourceError
 
 NAMES = ("a.py", "b.py")
 # What changes something on the disk; each is told to an audit hook before it is done.

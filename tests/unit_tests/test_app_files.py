@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_slm.rewriting.app_files import imported_files, is_own, reached
-from langchain_slm.rewriting.syntax import Parsed
+from langchain_slm.editing.app_files import imported_files, is_own, reached
+from langchain_slm.editing.syntax import Parsed
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from langgraph.graph import START, StateGraph
 from unit_tests.fake_chat import FakeChat
 
-from langchain_slm.rewriting.drawing import mermaid
-from langchain_slm.rewriting.facing import Facing
-from langchain_slm.rewriting.findings import traced
-from langchain_slm.rewriting.inspection import (
+from langchain_slm.inspection.drawing import mermaid
+from langchain_slm.inspection.facing import Facing
+from langchain_slm.inspection.findings import traced
+from langchain_slm.inspection.overview import (
     Edge,
     Inspection,
     Node,

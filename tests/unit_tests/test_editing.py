@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_slm.errors import SourceError
-from langchain_slm.rewriting import editing, undo_record
-from langchain_slm.rewriting.documents import decoded, read_document
-from langchain_slm.rewriting.editing import (
+from langchain_slm.editing import files as editing
+from langchain_slm.editing import undo_record
+from langchain_slm.editing.documents import decoded, read_document
+from langchain_slm.editing.files import (
     SourceFile,
     obstacles,
     read_file,
@@ -23,8 +23,8 @@ from langchain_slm.rewriting.editing import (
     replace_file,
     restoring_obstacles,
 )
-from langchain_slm.rewriting.source import wrap
-from langchain_slm.rewriting.undo_record import (
+from langchain_slm.editing.source import wrap
+from langchain_slm.editing.undo_record import (
     RECORD,
     Change,
     is_as_written,
@@ -32,7 +32,8 @@ from langchain_slm.rewriting.undo_record import (
     undo_changes,
     write_changes,
 )
-from langchain_slm.rewriting.undoing import Entry, restored, written
+from langchain_slm.editing.undoing import Entry, restored, written
+from langchain_slm.errors import SourceError
 
 BEFORE = b"import os\ngraph = 1\n"
 AFTER = b"import os\nput = 1\ngraph = 1\nput(graph)\n"

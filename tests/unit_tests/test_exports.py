@@ -24,7 +24,7 @@ def test_exports_equal_the_names_that_type_checkers_see():
     ]
     assert sorted(seen) == langchain_slm.__all__
     assert sorted(langchain_slm._MODULES) == langchain_slm.__all__
-    assert len(langchain_slm.__all__) <= 22
+    assert len(langchain_slm.__all__) <= 23
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -51,8 +51,9 @@ def test_help_imports_neither_langchain_nor_sklearn():
     assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
-def test_nothing_is_unpickled_or_evaluated():
+def test_nothing_is_unpickled_or_evaluated_but_the_cells_of_an_apps_notebook():
     forbidden = {"pickle", "shelve", "marshal", "dill", "joblib", "yaml"}
+    evaluating = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
@@ -61,5 +62,8 @@ def test_nothing_is_unpickled_or_evaluated():
             elif isinstance(node, ast.ImportFrom):
                 names = [(node.module or "").split(".")[0]]
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in {"eval", "exec"}, path
+                if node.func.id in {"eval", "exec"}:
+                    evaluating.append(str(path.relative_to(PACKAGE)))
             assert not forbidden & set(names), path
+    # Where its user names one, it is run as a module is that is imported.
+    assert evaluating == ["loading/notebooks.py"]

@@ -34,9 +34,9 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel, PrivateAttr
 from unit_tests.fake_chat import FakeChat
 
-from langchain_slm.rewriting.holdings import Holdings
-from langchain_slm.rewriting.loading import load
-from langchain_slm.rewriting.sources import Sources
+from langchain_slm.inspection.holdings import Holdings
+from langchain_slm.inspection.sources import Sources
+from langchain_slm.loading.graphs import load
 
 PROMPT = ChatPromptTemplate.from_messages([("human", "{text}")])
 big = FakeChat(model_name="big")

@@ -7,15 +7,15 @@ from textwrap import dedent
 import pytest
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.imports import import_effects
-from langchain_slm.rewriting.projects import NamedGraph
+from langchain_slm.loading.imports import import_effects
+from langchain_slm.loading.projects import NamedGraph
 
 # Ends the process as soon as anything of the app is compiled, imported or executed.
 WATCHED = """
 import sys
 from pathlib import Path
-from langchain_slm.rewriting.imports import import_effects
-from langchain_slm.rewriting.projects import NamedGraph
+from langchain_slm.loading.imports import import_effects
+from langchain_slm.loading.projects import NamedGraph
 
 folder = sys.argv[1]
 

@@ -8,11 +8,11 @@ import warnings
 import pytest
 from langchain_core.language_models import BaseChatModel
 
+from langchain_slm.editing.chat_classes import SHARED, is_chat_model
+from langchain_slm.editing.constructors import reliance
+from langchain_slm.editing.inlining import inline, router_path
+from langchain_slm.editing.syntax import Parsed, edited
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.chat_classes import SHARED, is_chat_model
-from langchain_slm.rewriting.constructors import reliance
-from langchain_slm.rewriting.inlining import inline, router_path
-from langchain_slm.rewriting.syntax import Parsed, edited
 
 HEAD = "from langchain_openai import ChatOpenAI\n"
 

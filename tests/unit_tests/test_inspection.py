@@ -13,9 +13,9 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from unit_tests.fake_chat import FakeChat
 
+from langchain_slm.inspection.overview import Edge, inspect_graph, with_traces
 from langchain_slm.recording.store import SiteCalls
 from langchain_slm.rewriting.graphs import rewrite
-from langchain_slm.rewriting.inspection import Edge, inspect_graph, with_traces
 
 big = FakeChat(model_name="big")
 small = FakeChat(model_name="small")

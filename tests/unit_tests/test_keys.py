@@ -5,7 +5,7 @@ import pytest
 from google import genai
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.keys import (
+from langchain_slm.loading.keys import (
     PLACEHOLDER,
     Placeholders,
     missing_key,

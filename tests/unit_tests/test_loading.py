@@ -9,8 +9,8 @@ from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.loading import load, load_graph, open_graph
-from langchain_slm.rewriting.projects import find_graph
+from langchain_slm.loading.graphs import load, load_graph, open_graph
+from langchain_slm.loading.projects import find_graph
 
 GRAPH = """
 from typing import TypedDict

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_slm.editing.documents import read_document
+from langchain_slm.editing.inlining import inline
+from langchain_slm.editing.notebook_source import NotebookSource
+from langchain_slm.editing.source import mismatch, wrap
+from langchain_slm.editing.syntax import Edit, edited
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.documents import read_document
-from langchain_slm.rewriting.inlining import inline
-from langchain_slm.rewriting.notebook_source import NotebookSource
-from langchain_slm.rewriting.source import mismatch, wrap
-from langchain_slm.rewriting.syntax import Edit, edited
 
 IMPORT = "from langchain_slm import apply_plan"
 LINE = 'graph = apply_plan(graph, "slm-plan.json")'

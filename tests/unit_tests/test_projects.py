@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from langchain_slm.errors import GraphLoadError, MissingExtraError
-from langchain_slm.rewriting.projects import (
+from langchain_slm.loading.projects import (
     find_graph,
     find_graphs,
     project_roots,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_slm.editing.source import literal, mismatch, wrap
+from langchain_slm.editing.syntax import Parsed, edited
+from langchain_slm.editing.undoing import Entry, restored, written
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.source import literal, mismatch, wrap
-from langchain_slm.rewriting.syntax import Parsed, edited
-from langchain_slm.rewriting.undoing import Entry, restored, written
 
 PLAN = "slm-plan.json"
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"

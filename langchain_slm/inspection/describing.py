@@ -7,9 +7,9 @@ from typing import Any, TypeGuard, cast
 
 from langchain_core.language_models import BaseChatModel
 
-from langchain_slm.rewriting.code_reading import Arguments, Spot
-from langchain_slm.rewriting.libraries import GIVEN_NAMES, INIT_CHAT_MODEL
-from langchain_slm.rewriting.peeking import (
+from langchain_slm.inspection.code_reading import Arguments, Spot
+from langchain_slm.inspection.libraries import GIVEN_NAMES, INIT_CHAT_MODEL
+from langchain_slm.inspection.peeking import (
     MISSING,
     attribute,
     full_name,
@@ -17,7 +17,7 @@ from langchain_slm.rewriting.peeking import (
     is_a,
     items,
 )
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.values import (
     NO_OPTIONS,
     NOTHING,
     How,

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from langchain_slm.editing.app_files import imported_files, is_installed, reached
+from langchain_slm.editing.constructors import is_worth_a_look, reliance
+from langchain_slm.editing.documents import Document, read_document
+from langchain_slm.editing.files import SourceFile, absolute, read_file, shown
+from langchain_slm.editing.inlining import Inlined, has_router, inline
+from langchain_slm.editing.source import is_applied, last_binding, mismatch, wrap
+from langchain_slm.editing.undo_record import Change, written_for
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.app_files import imported_files, is_installed, reached
-from langchain_slm.rewriting.constructors import is_worth_a_look, reliance
-from langchain_slm.rewriting.documents import Document, read_document
-from langchain_slm.rewriting.editing import SourceFile, absolute, read_file, shown
-from langchain_slm.rewriting.inlining import Inlined, has_router, inline
-from langchain_slm.rewriting.loading import import_roots
-from langchain_slm.rewriting.projects import ROOT_MARKS, NamedGraph, package_of
-from langchain_slm.rewriting.source import is_applied, last_binding, mismatch, wrap
-from langchain_slm.rewriting.undo_record import Change, written_for
+from langchain_slm.loading.graphs import import_roots
+from langchain_slm.loading.projects import ROOT_MARKS, NamedGraph, package_of
 
 _MARKS = (*ROOT_MARKS, ".git")
 

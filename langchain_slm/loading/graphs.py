@@ -24,20 +24,20 @@ from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.factories import made_by
-from langchain_slm.rewriting.keys import (
+from langchain_slm.loading.factories import made_by
+from langchain_slm.loading.keys import (
     KEY_NAMES,
     Placeholders,
     missing_key,
     without_secrets,
 )
-from langchain_slm.rewriting.notebooks import needed_cells, read_cells, run_cells
-from langchain_slm.rewriting.projects import (
+from langchain_slm.loading.notebooks import needed_cells, read_cells, run_cells
+from langchain_slm.loading.projects import (
     NamedGraph,
     find_graph,
     project_roots,
 )
-from langchain_slm.rewriting.projects import (
+from langchain_slm.loading.projects import (
     package_of as package_of,  # noqa: PLC0414 - offered here, too
 )
 from langchain_slm.rewriting.sites import Graph

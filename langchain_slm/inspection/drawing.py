@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from langgraph.constants import END, START
 
-from langchain_slm.rewriting.findings import Holding
-from langchain_slm.rewriting.inspection import ANYWHERE, Edge, Inspection, Node
+from langchain_slm.inspection.findings import Holding
+from langchain_slm.inspection.overview import ANYWHERE, Edge, Inspection, Node
 
 MOST_LABEL = 80  # characters; LangGraph sets no limit
 _HARMLESS = frozenset(" _-.,:/()@+=")

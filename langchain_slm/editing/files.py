@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from langchain_slm.editing.worktree import uncommitted
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.worktree import uncommitted
 
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 

@@ -11,9 +11,9 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeGuard
 
-from langchain_slm.rewriting.peeking import is_a
-from langchain_slm.rewriting.sources import Function
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.peeking import is_a
+from langchain_slm.inspection.sources import Function
+from langchain_slm.inspection.values import (
     EACH,
     NOTHING,
     Items,

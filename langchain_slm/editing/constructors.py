@@ -24,18 +24,18 @@ from libcst.metadata import (
 )
 from typing_extensions import override
 
-from langchain_slm.rewriting.bindings import is_type_checking
-from langchain_slm.rewriting.chat_classes import (
+from langchain_slm.editing.chat_classes import (
     SHARED,
     is_agent_maker,
     is_chat_class,
     is_chat_model,
     is_init_chat_model,
 )
-from langchain_slm.rewriting.importing import PACKAGE
-from langchain_slm.rewriting.libraries import MODEL_SDKS, raw_reason, sdk_of
-from langchain_slm.rewriting.syntax import Parsed, dotted
-from langchain_slm.rewriting.text_values import TextValues
+from langchain_slm.editing.importing import PACKAGE
+from langchain_slm.editing.names import is_type_checking
+from langchain_slm.editing.syntax import Parsed, dotted
+from langchain_slm.editing.text_values import TextValues
+from langchain_slm.inspection.libraries import MODEL_SDKS, raw_reason, sdk_of
 
 _ROUTERS = frozenset(
     {f"{PACKAGE}.ChatRouter", f"{PACKAGE}.routing.chat_router.ChatRouter"}

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from langchain_slm.errors import GraphLoadError
-from langchain_slm.rewriting.effects import Kind, effect_of_call
-from langchain_slm.rewriting.notebooks import needed_cells, read_cells
-from langchain_slm.rewriting.projects import NamedGraph, package_of
+from langchain_slm.loading.effects import Kind, effect_of_call
+from langchain_slm.loading.notebooks import needed_cells, read_cells
+from langchain_slm.loading.projects import NamedGraph, package_of
 
 MOST_FILES = 500  # of an app; more would be a library
 MOST_DEPTH = 8  # functions inside functions

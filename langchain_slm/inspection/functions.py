@@ -6,11 +6,11 @@ import ast
 import builtins
 from types import FunctionType
 
-from langchain_slm.rewriting.code_reading import Arguments
-from langchain_slm.rewriting.libraries import GIVEN_NAMES, GIVEN_TYPES
-from langchain_slm.rewriting.peeking import MISSING, closure_of
-from langchain_slm.rewriting.sources import Function
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.code_reading import Arguments
+from langchain_slm.inspection.libraries import GIVEN_NAMES, GIVEN_TYPES
+from langchain_slm.inspection.peeking import MISSING, closure_of
+from langchain_slm.inspection.sources import Function
+from langchain_slm.inspection.values import (
     NOTHING,
     Given,
     Items,

@@ -10,18 +10,18 @@ from typing import Literal
 
 from langchain_core.language_models import BaseChatModel
 
-from langchain_slm.rewriting.calls import Context
-from langchain_slm.rewriting.code_reading import Spot
-from langchain_slm.rewriting.describing import (
+from langchain_slm.inspection.calls import Context
+from langchain_slm.inspection.code_reading import Spot
+from langchain_slm.inspection.describing import (
     model_name,
     named,
     overridden,
     provider_name,
     queued_options,
 )
-from langchain_slm.rewriting.libraries import raw_reason
-from langchain_slm.rewriting.peeking import attribute, is_a, items
-from langchain_slm.rewriting.values import NO_OPTIONS, How, Known, Made, Options, Thing
+from langchain_slm.inspection.libraries import raw_reason
+from langchain_slm.inspection.peeking import attribute, is_a, items
+from langchain_slm.inspection.values import NO_OPTIONS, How, Known, Made, Options, Thing
 
 PACKAGES = "site-packages"
 Confidence = Literal["certain", "probable", "opaque", "seen in traces only"]

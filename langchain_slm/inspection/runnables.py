@@ -35,8 +35,8 @@ from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 
-from langchain_slm.rewriting.describing import bound_options
-from langchain_slm.rewriting.peeking import (
+from langchain_slm.inspection.describing import bound_options
+from langchain_slm.inspection.peeking import (
     MISSING,
     attribute,
     closure_of,
@@ -45,8 +45,8 @@ from langchain_slm.rewriting.peeking import (
     is_a,
     items,
 )
+from langchain_slm.inspection.values import NO_OPTIONS, Options
 from langchain_slm.rewriting.scoped import ScopedRunnable
-from langchain_slm.rewriting.values import NO_OPTIONS, Options
 from langchain_slm.routing.places import AGENT_KEY
 
 CONFIGURABLE_MODEL = "langchain.chat_models.base._ConfigurableModel"

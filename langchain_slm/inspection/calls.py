@@ -21,15 +21,15 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import BaseTool
 from langgraph.func import _TaskFunction
 
-from langchain_slm.rewriting.attributes import (
+from langchain_slm.inspection.attributes import (
     SELF,
     Attributes,
     is_container,
     is_runnable,
 )
-from langchain_slm.rewriting.code_reading import Arguments, Body, Spot
-from langchain_slm.rewriting.functions import defaults_of, names_around, parameters
-from langchain_slm.rewriting.libraries import (
+from langchain_slm.inspection.code_reading import Arguments, Body, Spot
+from langchain_slm.inspection.functions import defaults_of, names_around, parameters
+from langchain_slm.inspection.libraries import (
     CALLING,
     CALLING_FOR_SURE,
     CONTAINERS,
@@ -41,7 +41,7 @@ from langchain_slm.rewriting.libraries import (
     THREAD_REASON,
     sdk_of,
 )
-from langchain_slm.rewriting.peeking import (
+from langchain_slm.inspection.peeking import (
     MISSING,
     attribute,
     closure_of,
@@ -50,8 +50,8 @@ from langchain_slm.rewriting.peeking import (
     is_a,
     package_of_module,
 )
-from langchain_slm.rewriting.sources import Sources
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.sources import Sources
+from langchain_slm.inspection.values import (
     EACH,
     NOTHING,
     Calling,

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 
 import libcst as cst
 
-from langchain_slm.rewriting.constructors import Construction, constructions, reliance
-from langchain_slm.rewriting.importing import PACKAGE, Imports
-from langchain_slm.rewriting.source import literal
-from langchain_slm.rewriting.syntax import Edit, Parsed, Statement, dotted, imported
+from langchain_slm.editing.constructors import Construction, constructions, reliance
+from langchain_slm.editing.importing import PACKAGE, Imports
+from langchain_slm.editing.source import literal
+from langchain_slm.editing.syntax import Edit, Parsed, Statement, dotted, imported
 
 ROUTER = "slm_router"
 _SHOWN = 80  # characters of a call in a list

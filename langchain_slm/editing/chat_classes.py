@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from langchain_slm.rewriting.libraries import CALLING, DERIVING
+from langchain_slm.inspection.libraries import CALLING, DERIVING
 
 # Classes whose names do not begin with Chat.
 _OTHERS = frozenset(

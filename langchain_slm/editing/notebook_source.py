@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from langchain_slm.editing.syntax import NEWLINE, Edit, edited
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.notebooks import without_magics
-from langchain_slm.rewriting.syntax import NEWLINE, Edit, edited
+from langchain_slm.loading.notebooks import without_magics
 
 FORMAT = 4  # of nbformat; older ones keep their cells elsewhere
 _SPACE = " \t\r\n"

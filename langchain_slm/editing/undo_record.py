@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.editing import (
+from langchain_slm.editing.files import (
     SourceFile,
     absolute,
     read_file,
@@ -27,7 +26,7 @@ from langchain_slm.rewriting.editing import (
     sync_folder,
     write_whole,
 )
-from langchain_slm.rewriting.undoing import (
+from langchain_slm.editing.undoing import (
     RECORD_FORMAT_VERSION,
     Entry,
     Record,
@@ -35,6 +34,7 @@ from langchain_slm.rewriting.undoing import (
     restored,
     written,
 )
+from langchain_slm.errors import SourceError
 
 RECORD = ".slm-rewrite.json"
 

@@ -14,26 +14,26 @@ from langgraph.graph.state import StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 
-from langchain_slm.rewriting.code_reading import Spot
-from langchain_slm.rewriting.facing import (
+from langchain_slm.inspection.code_reading import Spot
+from langchain_slm.inspection.facing import (
     Facing,
     Position,
     Positions,
     facing,
     overall,
 )
-from langchain_slm.rewriting.findings import Holding, place_of, traced
-from langchain_slm.rewriting.holdings import Holdings
-from langchain_slm.rewriting.libraries import GIVEN_NAMES
-from langchain_slm.rewriting.peeking import is_a
-from langchain_slm.rewriting.runnables import (
+from langchain_slm.inspection.findings import Holding, place_of, traced
+from langchain_slm.inspection.holdings import Holdings
+from langchain_slm.inspection.libraries import GIVEN_NAMES
+from langchain_slm.inspection.peeking import is_a
+from langchain_slm.inspection.runnables import (
     agent_name,
     innermost,
     is_executor_twin,
     parts_of,
 )
+from langchain_slm.inspection.sources import Sources
 from langchain_slm.rewriting.sites import Graph, builder_of, nodes_of
-from langchain_slm.rewriting.sources import Sources
 from langchain_slm.routing.places import AGENT_MARK
 from langchain_slm.schema import JsonObject
 

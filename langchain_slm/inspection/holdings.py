@@ -23,11 +23,11 @@ from langgraph.prebuilt import ToolNode
 from langgraph.pregel import Pregel
 from langgraph.pregel.protocol import PregelProtocol
 
-from langchain_slm.rewriting import findings
-from langchain_slm.rewriting.attributes import SELF
-from langchain_slm.rewriting.calls import Calls, as_method
-from langchain_slm.rewriting.code_reading import Arguments, Spot
-from langchain_slm.rewriting.describing import (
+from langchain_slm.inspection import findings
+from langchain_slm.inspection.attributes import SELF
+from langchain_slm.inspection.calls import Calls, as_method
+from langchain_slm.inspection.code_reading import Arguments, Spot
+from langchain_slm.inspection.describing import (
     made_from_name,
     made_model,
     schema_name,
@@ -35,9 +35,9 @@ from langchain_slm.rewriting.describing import (
     tool_names,
     written_options,
 )
-from langchain_slm.rewriting.findings import Holding, merged, place_of
-from langchain_slm.rewriting.libraries import AGENT_MAKERS, AGENT_MODULES
-from langchain_slm.rewriting.peeking import (
+from langchain_slm.inspection.findings import Holding, merged, place_of
+from langchain_slm.inspection.libraries import AGENT_MAKERS, AGENT_MODULES
+from langchain_slm.inspection.peeking import (
     MISSING,
     attribute,
     fields,
@@ -46,7 +46,7 @@ from langchain_slm.rewriting.peeking import (
     is_there,
     items,
 )
-from langchain_slm.rewriting.runnables import (
+from langchain_slm.inspection.runnables import (
     CHAIN,
     CONFIGURABLE_MODEL,
     agent_name,
@@ -58,9 +58,8 @@ from langchain_slm.rewriting.runnables import (
     method_below,
     parts_of,
 )
-from langchain_slm.rewriting.sites import builder_of, nodes_of
-from langchain_slm.rewriting.sources import Sources
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.sources import Sources
+from langchain_slm.inspection.values import (
     NO_OPTIONS,
     NOTHING,
     Agent,
@@ -80,6 +79,7 @@ from langchain_slm.rewriting.values import (
     joined,
     known,
 )
+from langchain_slm.rewriting.sites import builder_of, nodes_of
 
 NO_SPOT = Spot("", 0, "")
 INTERRUPT = "langgraph.types.interrupt"

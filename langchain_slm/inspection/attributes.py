@@ -16,9 +16,9 @@ from typing import Any
 from langchain_core.runnables import Runnable
 from langgraph.graph.state import StateGraph
 
-from langchain_slm.rewriting.code_reading import Arguments, Spot
-from langchain_slm.rewriting.libraries import CALLING, sdk_of
-from langchain_slm.rewriting.peeking import (
+from langchain_slm.inspection.code_reading import Arguments, Spot
+from langchain_slm.inspection.libraries import CALLING, sdk_of
+from langchain_slm.inspection.peeking import (
     MISSING,
     attribute,
     function_of,
@@ -27,7 +27,7 @@ from langchain_slm.rewriting.peeking import (
     items,
     pydantic_default,
 )
-from langchain_slm.rewriting.values import (
+from langchain_slm.inspection.values import (
     EACH,
     NOTHING,
     Agent,

@@ -24,12 +24,12 @@ from langgraph.constants import END
 from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 
-from langchain_slm.rewriting.findings import Holding
-from langchain_slm.rewriting.libraries import AGENT_MODULES
-from langchain_slm.rewriting.peeking import attribute
-from langchain_slm.rewriting.runnables import innermost, is_executor_twin, parts_of
+from langchain_slm.inspection.findings import Holding
+from langchain_slm.inspection.libraries import AGENT_MODULES
+from langchain_slm.inspection.peeking import attribute
+from langchain_slm.inspection.runnables import innermost, is_executor_twin, parts_of
+from langchain_slm.inspection.sources import Sources
 from langchain_slm.rewriting.sites import Graph, builder_of
-from langchain_slm.rewriting.sources import Sources
 
 Answer = Literal["yes", "no", "unknown"]
 # Hooks of a middleware that run as nodes of their own.

@@ -16,10 +16,9 @@ from posixpath import normpath
 import libcst as cst
 from libcst import matchers as m
 
-from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.bindings import Kind, bound_names
-from langchain_slm.rewriting.importing import PACKAGE, Imports
-from langchain_slm.rewriting.syntax import (
+from langchain_slm.editing.importing import PACKAGE, Imports
+from langchain_slm.editing.names import Kind, bound_names
+from langchain_slm.editing.syntax import (
     Edit,
     Parsed,
     Statement,
@@ -27,6 +26,7 @@ from langchain_slm.rewriting.syntax import (
     import_nodes,
     imported,
 )
+from langchain_slm.errors import SourceError
 
 APPLY = "apply_plan"
 # Functions of this package that bind a plan to a graph; an app may call either.

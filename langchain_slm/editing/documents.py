@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from langchain_slm.editing.notebook_source import NotebookSource, SourceCell
+from langchain_slm.editing.syntax import NEWLINE, Edit, Parsed, edited
 from langchain_slm.errors import SourceError
-from langchain_slm.rewriting.notebook_source import NotebookSource, SourceCell
-from langchain_slm.rewriting.syntax import NEWLINE, Edit, Parsed, edited
 
 SUFFIXES = (".py", ".ipynb")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import libcst as cst
 from typing_extensions import override
 
-from langchain_slm.rewriting.bindings import bound_names
-from langchain_slm.rewriting.syntax import (
+from langchain_slm.editing.names import bound_names
+from langchain_slm.editing.syntax import (
     Edit,
     Imported,
     Parsed,

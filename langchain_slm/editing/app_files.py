@@ -13,8 +13,8 @@ from pathlib import Path
 import libcst as cst
 from typing_extensions import override
 
-from langchain_slm.rewriting.bindings import is_type_checking
-from langchain_slm.rewriting.syntax import Parsed, dotted, module_of
+from langchain_slm.editing.names import is_type_checking
+from langchain_slm.editing.syntax import Parsed, dotted, module_of
 
 _INSTALLED = frozenset(
     {"site-packages", "dist-packages", "node_modules", "__pypackages__"}

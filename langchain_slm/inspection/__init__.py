@@ -1,0 +1,1 @@
+"""What a graph holds, read without running it."""

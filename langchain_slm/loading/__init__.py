@@ -1,0 +1,1 @@
+"""From a name to an app's graph, and what importing the app runs."""
