@@ -6,9 +6,11 @@ to standard output (`--json`: one JSON object), progress and errors to standard 
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TextIO
 
 import typer
 
@@ -21,8 +23,11 @@ from langchain_slm.cli.console import (
     app,
     print_json,
     results,
+    shown,
 )
 from langchain_slm.errors import SLMError
+
+STDOUT, STDERR = 1, 2
 
 __all__ = ["app", "deciding", "inspecting", "main", "recording", "rewriting"]
 
@@ -33,13 +38,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--json" not in given:
         return _run(given)
     # What the user's own graph prints must not stand beside the one JSON object.
-    token = results.set(sys.stdout)
+    with _kept_output() as output, redirect_stdout(sys.stderr):
+        token = results.set(output)
+        try:
+            return _run(given)
+        finally:
+            results.reset(token)
+
+
+@contextmanager
+def _kept_output() -> Iterator[TextIO]:
+    """Yield standard output; what others write to its descriptor goes to the error's.
+
+    Those are child processes and code that is not Python's.
+    """
+    output = sys.__stdout__
+    if output is None or sys.stdout is not output or output.fileno() != STDOUT:
+        yield sys.stdout  # replaced by who calls: nobody else writes to it
+        return
+    output.flush()
+    kept = os.fdopen(os.dup(STDOUT), "w", encoding=output.encoding, errors=output.errors)
+    os.dup2(STDERR, STDOUT)
     try:
-        with redirect_stdout(sys.stderr):
-            code = _run(given)
+        yield kept
     finally:
-        results.reset(token)
-    return code
+        os.dup2(kept.fileno(), STDOUT)
+        with suppress(BrokenPipeError):
+            kept.close()
 
 
 def _run(given: list[str]) -> int:
@@ -54,9 +79,14 @@ def _run(given: list[str]) -> int:
         return code
     except SLMError as error:
         _print_error(given, type(error).__name__, str(error))
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_printable(str(error))}", err=True)
         return WRONG_USE
     return DONE
+
+
+def _printable(text: str) -> str:
+    """Return an error's text without what would steer a terminal: it quotes the app."""
+    return "".join(c if c.isprintable() or c == "\n" else shown(c) for c in text)
 
 
 def _print_error(given: Sequence[str], kind: str, message: str) -> None:

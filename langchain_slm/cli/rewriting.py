@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
@@ -166,7 +167,7 @@ def _differences(graphs: Sequence[NamedGraph], plan: Plan) -> list[str]:
     sites = tuple(dict.fromkeys(decision.site for decision in plan.active))
     guide = cast("Guide", _Sites(sites, plan.fingerprint))
     found = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), chdir(Path.cwd()):  # an app may leave the folder
         # What the app's own line says of its plan, which may be another one.
         warnings.filterwarnings("ignore", message="(the|no) plan ")
         for each in graphs:

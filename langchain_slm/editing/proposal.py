@@ -18,7 +18,13 @@ from langchain_slm.editing.constructors import is_worth_a_look, reliance
 from langchain_slm.editing.documents import Document, read_document
 from langchain_slm.editing.files import SourceFile, absolute, read_file, shown
 from langchain_slm.editing.inlining import Inlined, has_router, inline
-from langchain_slm.editing.source import is_applied, last_binding, mismatch, wrap
+from langchain_slm.editing.source import (
+    is_applied,
+    last_binding,
+    may_be_unbound,
+    mismatch,
+    wrap,
+)
 from langchain_slm.editing.undo_record import Change, written_for
 from langchain_slm.errors import SourceError
 from langchain_slm.loading.graphs import import_roots
@@ -131,6 +137,7 @@ def _wrapped(
         if reason is not None and editing:
             _refuse_both(before, graph)
             edits = wrap(after.parsed, graph.variable, said, known=known)
+            _note_unbound(proposal, before, graph.variable)
     except SourceError as error:
         raise _with_unread(error, before) from None
     return read_document(after.edited(edits), after.name) if edits else after
@@ -306,6 +313,15 @@ def _below(root: Path, path: Path) -> Path:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _note_unbound(proposal: Proposal, document: Document, variable: str) -> None:
+    line = may_be_unbound(document.parsed, variable)
+    if line is not None:
+        proposal.notes.append(
+            f"{document.name}: the block at line {line} may leave {variable} without a "
+            "graph; where it does, the line behind it fails: bind a graph in any case"
+        )
 
 
 def _note_plan(proposal: Proposal, plan: Path) -> None:

@@ -12,12 +12,13 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from posixpath import normpath
+from typing import Any
 
 import libcst as cst
 from libcst import matchers as m
 
 from langchain_slm.editing.importing import PACKAGE, Imports
-from langchain_slm.editing.names import Kind, bound_names
+from langchain_slm.editing.names import Kind, binds_in_any_case, bound_names
 from langchain_slm.editing.syntax import (
     Edit,
     Parsed,
@@ -208,6 +209,18 @@ def last_binding(parsed: Parsed, variable: str) -> tuple[Statement, Kind]:
     raise _missing(parsed, variable)
 
 
+def may_be_unbound(parsed: Parsed, variable: str) -> int | None:
+    """Return the line of a block without which a variable has no value; None if none.
+
+    Raises:
+        SourceError: If the module does not bind the variable.
+    """
+    statement, _ = last_binding(parsed, variable)
+    if any(binds_in_any_case(each.node, variable) for each in parsed.statements):
+        return None
+    return parsed.line(statement.first)
+
+
 def _missing(parsed: Parsed, variable: str) -> SourceError:
     names = [name for each in parsed.statements for name in _public(each)]
     known = ", ".join(dict.fromkeys(names)) or "nothing"
@@ -236,6 +249,13 @@ def _wrapped(parsed: Parsed, variable: str, plan: str) -> list[Edit]:
         line = parsed.line(statement.first)
         reason = "is a class; name a graph, or a function that makes one"
         raise _refused(parsed, variable, line, reason)
+    for each in m.findall(parsed.module, m.Global(names=_among(variable))):
+        line = parsed.line(parsed.span(each)[0])
+        reason = (
+            "a function binds it (global), where no line behind it would reach; let the "
+            "function return the graph, or apply the plan there"
+        )
+        raise _refused(parsed, variable, line, reason)
     end = _place(parsed, variable, statement, kind).end
     imports = Imports(parsed, before=end)
     function = imports.name(PACKAGE, APPLY)
@@ -243,6 +263,11 @@ def _wrapped(parsed: Parsed, variable: str, plan: str) -> list[Edit]:
     blank = newline * (3 if kind == "function" else 1)
     new = f"{blank}{variable} = {function}({variable}, {literal(plan)})"
     return [*imports.edits(), Edit(end, end, new)]
+
+
+def _among(variable: str) -> list[Any]:
+    named = m.NameItem(name=m.Name(variable))
+    return [m.ZeroOrMore(), named, m.ZeroOrMore()]
 
 
 def _place(parsed: Parsed, variable: str, statement: Statement, kind: Kind) -> Statement:

@@ -28,6 +28,7 @@ from langchain_slm.loading.factories import made_by
 from langchain_slm.loading.keys import (
     KEY_NAMES,
     Placeholders,
+    message_of,
     missing_key,
     without_secrets,
 )
@@ -106,8 +107,8 @@ def open_with_placeholders(
 def _checked(made: object, found: object, label: str) -> Graph:
     if isinstance(made, StateGraph | Pregel):
         return made
-    what = f"{label} is" if made is found else f"{label} is a factory; it returned one"
-    msg = f"{what} of type {type(made).__name__}, not a LangGraph graph"
+    is_ = "is" if made is found else "is a factory; it returned something"
+    msg = f"{label} {is_} of type {type(made).__name__}, not a LangGraph graph"
     raise GraphLoadError(msg, name=label)
 
 
@@ -178,7 +179,9 @@ def _reported(label: str, doing: str, named: NamedGraph) -> Iterator[None]:
         yield
     except GraphLoadError:
         raise
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         raise _failure(error, label, doing, named) from error
 
 
@@ -186,7 +189,7 @@ def _failure(
     error: BaseException, label: str, doing: str, named: NamedGraph
 ) -> GraphLoadError:
     given: Mapping[str, str] = named.project.environment() if named.project else {}
-    said = without_secrets(str(error), given)
+    said = without_secrets(message_of(error), given)
     missing = missing_key(error)
     msg = (
         f"{label}: {doing} failed with {type(error).__name__}{_at(error, named.file)}: "

@@ -68,13 +68,21 @@ _REFUSED = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
 _LOCAL = ("127.", "::1", "localhost")
 
 
+def message_of(error: BaseException) -> str:
+    """Return the text of an app's error, whose own code makes it and may fail."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever the app's code raises
+        return "(its message cannot be made)"
+
+
 def missing_key(error: BaseException) -> str | None:
     """Return the environment variable whose absence an error is about; None for none.
 
     Either one that well-known clients read, or any that a `KeyError` names.
     """
     for each in _chain(error):
-        text = str(each)
+        text = message_of(each)
         names: list[str] = _VARIABLE.findall(text)
         known = [name for name in KEY_NAMES if name in names and not os.environ.get(name)]
         if known:
@@ -87,7 +95,9 @@ def missing_key(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:  # `raise error from error`
+        seen.append(error)
         yield error
         error = error.__cause__ or error.__context__
 

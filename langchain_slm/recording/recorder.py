@@ -108,7 +108,8 @@ class Recorder:
     def __init__(self, store: Store, *, graph: str) -> None:
         self._store = store
         self._graph = graph
-        self._lock = threading.Lock()
+        # Reentrant: a stream that is collected while it is held ends here, too.
+        self._lock = threading.RLock()
         self._traces: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self.stored: Counter[str] = Counter()
         self.dropped = 0

@@ -11,19 +11,24 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from functools import partial, wraps
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from langgraph.graph.state import StateGraph
 from langgraph.pregel import Pregel
 
 from langchain_slm.errors import RewriteError, SLMError
-from langchain_slm.rewriting.graphs import rewrite
-from langchain_slm.rewriting.scopes import HookName
+from langchain_slm.rewriting.graphs import rewritten
+from langchain_slm.rewriting.scopes import HookName, hook_names
 from langchain_slm.routing.router import PlanLike, Router
 
 logger = logging.getLogger(__name__)
@@ -59,6 +64,7 @@ def apply_plan(
     Raises:
         RewriteError: If `graph` is neither a graph nor callable.
         SLMError: If `strict`, and the plan cannot be used.
+        ValueError: If there is no hook of that name.
 
     Warns:
         UserWarning: If the plan cannot be used, or was made for another version of the
@@ -72,37 +78,47 @@ def apply_plan(
         raise RewriteError(msg, type=type(graph).__name__)
     if isinstance(plan, str | Path):
         plan = _beside(Path(plan), sys._getframe(1).f_globals.get("__file__"))  # noqa: SLF001 - the documented way to a caller
+    hook_names(hooks)  # a wrong one now, not when a factory is called
     try:
         router = (
             plan
             if isinstance(plan, Router)
             else Router(plan, allowed_hosts=allowed_hosts)
         )
-    except SLMError as error:
+    except Exception as error:  # a plan may lead to anything
         if strict:
             raise
-        _warn(error)
+        _warn(_unapplied(error))
         return graph
     finish = partial(_rewritten, router=router, strict=strict, hooks=hooks)
     return cast("Found", _applied(graph, finish))
 
 
-def _warn(error: SLMError) -> None:
-    msg = f"no plan is applied, every site calls the app's own model: {error}"
-    warnings.warn(msg, stacklevel=3)
-    logger.warning("%s", msg)  # a server may show no warnings
+def _unapplied(error: Exception) -> str:
+    # Of another's error the type only: its words may quote a key.
+    told = error if isinstance(error, SLMError) else type(error).__name__
+    return f"no plan is applied, every site calls the app's own model: {told}"
+
+
+def _warn(what: str) -> None:
+    logger.warning("%s", what)  # a server may show no warnings
+    with suppress(UserWarning):  # and an app may raise them
+        warnings.warn(what, stacklevel=3)
 
 
 def _rewritten(
     graph: Any, *, router: Router, strict: bool, hooks: tuple[HookName, ...]
 ) -> Any:
     try:
-        return rewrite(graph, router, strict=strict, hooks=hooks)
-    except RewriteError as error:  # a factory may return anything
+        copied, found = rewritten(graph, router, strict=strict, hooks=hooks)
+    except Exception as error:  # a factory may return anything
         if strict:
             raise
-        _warn(error)
+        _warn(_unapplied(error))
         return graph
+    for each in found:
+        _warn(each)
+    return copied
 
 
 def _beside(plan: Path, file: str | None) -> Path:
@@ -120,11 +136,12 @@ def _applied(made: Any, finish: Finish) -> Any:
     if inspect.isawaitable(made):
         return _awaited(made, finish)
     if isinstance(made, AbstractAsyncContextManager):
-        return _AsyncManaged(made, finish)
+        return _amanaged(made, finish)
     if isinstance(made, AbstractContextManager):
-        return _Managed(made, finish)
-    if inspect.iscoroutinefunction(made):
-        return _coroutine_function(made, finish)
+        return _managed(made, finish)
+    for is_kind, wrapped in _KINDS.items():
+        if is_kind(made):
+            return wrapped(made, finish)
     return _function(made, finish) if callable(made) else finish(made)
 
 
@@ -147,37 +164,49 @@ def _coroutine_function(
     return make
 
 
+def _generator_function(
+    factory: Callable[..., Iterator[Any]], finish: Finish
+) -> Callable[..., Iterator[Any]]:
+    # A dependency of a web framework: one graph, and what follows its use.
+    @wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with contextmanager(factory)(*args, **kwargs) as made:
+            yield _applied(made, finish)
+
+    return make
+
+
+def _async_generator_function(
+    factory: Callable[..., AsyncIterator[Any]], finish: Finish
+) -> Callable[..., AsyncIterator[Any]]:
+    @wraps(factory)
+    async def make(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async with asynccontextmanager(factory)(*args, **kwargs) as made:
+            yield _applied(made, finish)
+
+    return make
+
+
+_KINDS: Mapping[Callable[[Any], bool], Callable[[Any, Finish], Any]] = {
+    inspect.iscoroutinefunction: _coroutine_function,
+    inspect.isgeneratorfunction: _generator_function,
+    inspect.isasyncgenfunction: _async_generator_function,
+}
+
+
 async def _awaited(made: Awaitable[Any], finish: Finish) -> Any:
     return _applied(await made, finish)
 
 
-class _Managed(AbstractContextManager[Any]):
-    def __init__(self, made: AbstractContextManager[Any], finish: Finish) -> None:
-        self._made, self._finish = made, finish
-
-    def __enter__(self) -> Any:
-        return _applied(self._made.__enter__(), self._finish)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        return self._made.__exit__(kind, error, trace)
+@contextmanager
+def _managed(made: AbstractContextManager[Any], finish: Finish) -> Iterator[Any]:
+    with made as graph:
+        yield _applied(graph, finish)
 
 
-class _AsyncManaged(AbstractAsyncContextManager[Any]):
-    def __init__(self, made: AbstractAsyncContextManager[Any], finish: Finish) -> None:
-        self._made, self._finish = made, finish
-
-    async def __aenter__(self) -> Any:
-        return _applied(await self._made.__aenter__(), self._finish)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        return await self._made.__aexit__(kind, error, trace)
+@asynccontextmanager
+async def _amanaged(
+    made: AbstractAsyncContextManager[Any], finish: Finish
+) -> AsyncIterator[Any]:
+    async with made as graph:
+        yield _applied(graph, finish)

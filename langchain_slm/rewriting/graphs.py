@@ -90,14 +90,28 @@ def rewrite(
     guide = (
         plan if isinstance(plan, Router) else Router(plan, allowed_hosts=allowed_hosts)
     )
+    copied, found = rewritten(graph, guide, strict=strict, hooks=hooks)
+    for each in found:
+        warnings.warn(each, stacklevel=2)
+    return copied
+
+
+def rewritten(
+    graph: GraphT, guide: Router, *, strict: bool, hooks: Collection[HookName]
+) -> tuple[GraphT, list[str]]:
+    """Return the copy that `rewrite` makes, and how the plan does not fit the graph.
+
+    Raises:
+        RewriteError: If `graph` is not a LangGraph graph.
+        PlanOutdatedError: If `strict`, and the plan does not fit the graph.
+        ValueError: If there is no hook of that name.
+    """
     copied = instrument(graph, Scope(guide=guide, hooks=hook_names(hooks)))
     found = differences(cast("Graph", graph), guide)
     if strict and found:
         msg = f"{'; '.join(found)}; convert again, or rewrite without `strict`"
         raise PlanOutdatedError(msg, differences=found)
-    for each in found:
-        warnings.warn(each, stacklevel=2)
-    return copied
+    return copied, found
 
 
 def instrument(graph: GraphT, scope: Scope) -> GraphT:

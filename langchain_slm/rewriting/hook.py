@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
@@ -28,6 +27,12 @@ from langchain_core.runnables.config import (
     merge_configs,
 )
 
+from langchain_slm.rewriting.events import (
+    Heard,
+    aopened,
+    first_message,
+    opened,
+)
 from langchain_slm.rewriting.patching import Method, Patching
 from langchain_slm.rewriting.scopes import (
     ANSWERING,
@@ -147,7 +152,7 @@ def _hooked_astream(original: Method) -> Method:
     return astream
 
 
-def _hooked_stream_events(original: Method) -> Method:
+def _hooked_events(original: Method, *, opened: Callable[..., Any]) -> Method:
     # One for both: the asynchronous one is a plain function that returns an awaitable.
     @wraps(original)
     def stream_events(
@@ -162,39 +167,28 @@ def _hooked_stream_events(original: Method) -> Method:
         if scope is None:
             return original(self, input, config, **options)
         version, stop = options.pop("version"), options.pop("stop", None)
-        visit = _Visit(scope, _stream_ask(self, input, config, stop, dict(options)))
+        visit = Visit(scope, _stream_ask(self, input, config, stop, dict(options)))
         model = visit.carrier(options, config)
         if scope.watchers:
-            config = merge_configs(config, {"callbacks": [_Heard(visit)]})
-        return original(model, input, config, version=version, stop=stop, **options)
+            # Callbacks that are given take the place of the surrounding ones.
+            whole = ensure_config(config)
+            config = merge_configs(whole, {"callbacks": [Heard(visit)]})
+        options |= {"version": version, "stop": stop}
+        return opened(partial(original, model, input, config, **options), visit)
 
     return stream_events
 
 
-class _Heard(BaseCallbackHandler):
-    """Hears what a run came to: its events are the app's to read."""
-
-    run_inline = True  # before the app goes on
-
-    def __init__(self, visit: _Visit) -> None:
-        self._visit = visit
-
-    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
-        self._visit.keep(_first_message(response))
-        self._visit.done()
-
-    def on_llm_error(self, error: BaseException, **_: Any) -> None:
-        self._visit.done(error)
-
-
+_EVENTS = partial(_hooked_events, opened=opened)
+_ASYNC_EVENTS = partial(_hooked_events, opened=aopened)
 CHAT_MODELS = Patching(
     {
         (BaseChatModel, "generate"): _hooked_generate,
         (BaseChatModel, "agenerate"): _hooked_agenerate,
         (BaseChatModel, "stream"): _hooked_stream,
         (BaseChatModel, "astream"): _hooked_astream,
-        (BaseChatModel, "stream_events"): _hooked_stream_events,
-        (BaseChatModel, "astream_events"): _hooked_stream_events,
+        (BaseChatModel, "stream_events"): _EVENTS,
+        (BaseChatModel, "astream_events"): _ASYNC_EVENTS,
     }
 )
 
@@ -260,7 +254,7 @@ def _stream_original(original: Method, ask: Ask) -> Any:
     return original(ask.source, ask.messages, config, stop=ask.stop, **dict(ask.options))
 
 
-class _Visit:
+class Visit:
     """One call inside a scope: where it is, who answers, and what it came to."""
 
     def __init__(self, scope: Running, ask: Ask) -> None:
@@ -270,6 +264,7 @@ class _Visit:
         ask.place = place_of(self._place.namespace, scope.run)
         self.ask = ask
         self.route = self._route()
+        self.is_begun = self.is_done = False
         self._parts: list[BaseMessage] = []
         self._started_s = time.perf_counter()
 
@@ -300,11 +295,24 @@ class _Visit:
         chat._carry(options, config)  # noqa: SLF001 - of this package
         return chat
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to know what it comes to."""
+        return bool(self._scope.watchers)
+
+    def abandoned(self) -> None:
+        """Take note that nobody reads on, if there is anything to read."""
+        if self.is_begun and not self.is_done:
+            self.done(GeneratorExit())  # as any other stream
+
     def keep(self, part: BaseMessage | None) -> None:
+        """Keep a part of the answer, for those who want to know it."""
         if self._scope.watchers and part is not None:
             self._parts.append(part)
 
     def done(self, error: BaseException | None = None) -> None:
+        """Tell everybody who wants to know what it came to."""
+        self.is_done = True
         latency_s = time.perf_counter() - self._started_s
         for watcher, above in self._scope.watchers:
             watcher.watch(
@@ -321,6 +329,7 @@ class _Visit:
             )
 
     async def adone(self, error: BaseException | None = None) -> None:
+        """Tell everybody who wants to know what it came to, in another thread."""
         if self._scope.watchers:
             # A store waits for the disk, the event loop must not; and a cancelled call
             # has been answered all the same.
@@ -329,7 +338,7 @@ class _Visit:
 
 
 def _answer(scope: Running, ask: Ask, original: Method) -> LLMResult:
-    visit = _Visit(scope, ask)
+    visit = Visit(scope, ask)
     ask_original = partial(_ask_original, original)
     token = SCOPE.set(ANSWERING)
     try:
@@ -344,13 +353,13 @@ def _answer(scope: Running, ask: Ask, original: Method) -> LLMResult:
         raise
     finally:
         SCOPE.reset(token)
-    visit.keep(_first_message(result))
+    visit.keep(first_message(result))
     visit.done()
     return result
 
 
 async def _aanswer(scope: Running, ask: Ask, original: Method) -> LLMResult:
-    visit = _Visit(scope, ask)
+    visit = Visit(scope, ask)
     ask_original = partial(_ask_original, original)
     token = SCOPE.set(ANSWERING)
     try:
@@ -368,20 +377,15 @@ async def _aanswer(scope: Running, ask: Ask, original: Method) -> LLMResult:
         raise
     finally:
         SCOPE.reset(token)
-    visit.keep(_first_message(result))
+    visit.keep(first_message(result))
     await visit.adone()
     return result
-
-
-def _first_message(result: LLMResult) -> BaseMessage | None:
-    generations: Sequence[Any] = result.generations[0] if result.generations else []
-    return getattr(generations[0], "message", None) if generations else None
 
 
 def _answer_stream(
     scope: Running, ask: Callable[[], Ask], untouched: Method, original: Method
 ) -> Iterator[BaseMessage]:
-    visit = _Visit(scope, ask())
+    visit = Visit(scope, ask())
     route = visit.route
     spare = partial(_stream_original, original)
     chunks = iter(route.stream(visit.ask, spare) if route else untouched())
@@ -409,7 +413,7 @@ def _next(chunks: Iterator[BaseMessage]) -> BaseMessage | None:
 async def _aanswer_stream(
     scope: Running, ask: Callable[[], Ask], untouched: Method, original: Method
 ) -> AsyncIterator[BaseMessage]:
-    visit = _Visit(scope, ask())
+    visit = Visit(scope, ask())
     route = visit.route
     spare = partial(_stream_original, original)
     chunks = aiter(route.astream(visit.ask, spare) if route else untouched())

@@ -199,6 +199,9 @@ class Running(NamedTuple):
             configured.get(CONFIGURED_NAMESPACE_KEY),
             passed.get(NAMESPACE_KEY),
         )
+        own = self.place.namespace
+        if not any(namespace and namespace != own for namespace in found):
+            return self.place  # most calls; a third of the time
         places = [self.place.inner(namespace or "") for namespace in found]
         place = max(places, key=lambda place: len(place.path))
         if len(place.path) == len(self.place.path):
@@ -279,7 +282,7 @@ def entered(
     namespace = (config.get("metadata") or {}).get(NAMESPACE_KEY)
     place = around.place.inner(namespace or "")
     if not place.path:
-        place = place._replace(path=_outside(layers, config, name))
+        place = _outside(layers, config, name)
     place = place._replace(branch=branch or place.branch)
     watchers, guide = around.watchers, around.guide
     for scope, depth, _ in layers:
@@ -294,14 +297,12 @@ def entered(
     return Running(watchers, guide, place, around.config or config, agent, hooks)
 
 
-def _outside(
-    layers: Sequence[Layer], config: Mapping[str, Any], name: str
-) -> tuple[str, ...]:
-    """Return the path of a node that no graph runs: `update_state` runs its edges."""
-    named = layers[-1].node if layers else ""
-    configured = (config.get("configurable") or {}).get(CONFIGURED_NAMESPACE_KEY)
-    above = node_names(configured or "")
-    return (*above, named or name) if named or name else above
+def _outside(layers: Sequence[Layer], config: Mapping[str, Any], name: str) -> Place:
+    """Return where a node is that no graph runs: `update_state` runs its edges."""
+    namespace = (config.get("configurable") or {}).get(CONFIGURED_NAMESPACE_KEY) or ""
+    named = (layers[-1].node if layers else "") or name
+    path = node_names(namespace)
+    return Place((*path, named) if named else path, namespace)
 
 
 def running(metadata: Mapping[str, Any] | None) -> Running | None:

@@ -32,10 +32,27 @@ def _run_in(scope: Running, run: Callable[..., Any], *args: Any, **kwargs: Any) 
 def _hooked_start(original: Method) -> Method:
     @wraps(original)
     def start(self: threading.Thread) -> None:
-        if (scope := _carried()) is not None:
-            run = partial(_run_in, scope, self.run)
-            self.run = run  # type: ignore[method-assign]  # of this thread only
-        original(self)
+        if (scope := _carried()) is None:
+            original(self)
+            return
+        own, run = vars(self).get("run"), self.run
+
+        def put_back() -> None:
+            # Else a thread that has ended, and is kept, would keep the scope.
+            vars(self).pop("run", None)
+            if own is not None:
+                vars(self)["run"] = own
+
+        def run_inside() -> None:
+            put_back()
+            _run_in(scope, run)
+
+        vars(self)["run"] = run_inside  # of this thread only
+        try:
+            original(self)
+        except BaseException:
+            put_back()
+            raise
 
     return start
 

@@ -88,18 +88,20 @@ class _Site:
         site: Where.
         tasks: All of them, also those that keep their reference.
         routes: By task, None for a site that is one task, and by reference model.
+        references: All of the models that were decided on, also those that are kept.
         told: What was warned of.
     """
 
     site: str
     tasks: tuple[Task, ...]
     routes: Mapping[tuple[str | None, str], Route]
+    references: frozenset[str]
     told: set[str] = field(default_factory=set)
 
     def route(self, ask: Ask) -> Route | None:
         # A backup model of the app's own `with_fallbacks` is not the one decided on.
         source = dialect.model_name(ask.source, ask.options)
-        if not any(reference == source for _, reference in self.routes):
+        if source not in self.references:
             self._warn(f"calls {source!r}, which the plan did not decide on")
             return None
         if not self.tasks:
@@ -211,7 +213,8 @@ class PlanGuide:
             if d.binding is not None
         }
         tasks = tuple(d.task for d in decisions if d.task is not None)
-        return _Site(site, tasks, routes)
+        references = frozenset(decision.reference for decision in decisions)
+        return _Site(site, tasks, routes, references)
 
     def _route(self, decision: Decision, binding: Binding) -> Route:
         return Route(

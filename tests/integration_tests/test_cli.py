@@ -223,6 +223,18 @@ def test_json_stands_alone_whatever_the_app_prints(project, capsys):
     assert "asked" in err
 
 
+def test_json_stands_alone_whatever_child_processes_and_c_code_print(project):
+    loud = "os.system('echo child')\nos.write(1, b'descriptor\\n')\n"
+    (project / "app.py").write_text(APP + loud)
+    command = [sys.executable, "-c", "from langchain_slm.cli import main; exit(main())"]
+    done = subprocess.run(
+        [*command, "inspect", "app.py:graph", "--json"], capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["graphs"][0]["variable"] == "graph"
+    assert b"child" in done.stderr
+    assert b"descriptor" in done.stderr
+
+
 def test_a_wrong_option_is_an_error_object_too(project, capsys):
     code, out, err = run(capsys, *CONVERT, "--margin", "nan", "--json")
     assert code == 2

@@ -172,6 +172,30 @@ def test_control_characters_of_a_source_do_not_reach_the_terminal(folder, capsys
     assert "\x1b" not in out
 
 
+def test_control_characters_of_an_error_do_not_reach_the_terminal(folder, capsys):
+    error = "raise ValueError('a\\n\\x1b[31mb')\n"
+    (folder / "app.py").write_text(APP.replace(GRAPH, GRAPH + error))
+    _, _, err = run(capsys, TARGET)
+    assert "a\n\\x1b[31mb; run `python app.py`" in err
+    assert "\x1b" not in err
+
+
+def test_an_app_that_leaves_its_folder_is_written(folder, capsys):
+    (folder / "app.py").write_text("import os\n\nos.chdir('/')\n" + APP)
+    code, out, err = run(capsys, TARGET, "--write")
+    assert (code, err) == (0, "")
+    assert out.endswith(f"app.py written; --undo restores it by {RECORD}\n")
+
+
+def test_a_graph_that_is_there_in_some_runs_only_is_warned_of(folder, capsys):
+    some = "if os.environ:\n    graph = builder.compile()\n"
+    (folder / "app.py").write_text(APP.replace(GRAPH, some))
+    code, out, err = run(capsys, TARGET)
+    assert code == 0
+    assert "may leave graph without a graph" in err
+    assert f"+{LINE}" in out
+
+
 # Factories, packages, projects
 
 

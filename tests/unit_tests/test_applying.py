@@ -5,6 +5,7 @@ import inspect
 import warnings
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from typing import get_type_hints
 
 import pytest
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -183,3 +184,83 @@ def test_a_plan_of_another_version_is_refused_where_that_is_asked_for(built):
     with pytest.warns(UserWarning, match="site 'gone'"):
         found = apply_plan(graph, {**SLM, "gone": said("slm")})
     assert answer(found) == ["slm"]
+
+
+def test_an_app_that_raises_warnings_starts_all_the_same(built, tmp_path, caplog):
+    graph = built.compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert apply_plan(graph, tmp_path / "none.json") is graph
+        assert answer(apply_plan(graph, {**SLM, "gone": said("slm")})) == ["slm"]
+    assert "no plan is applied" in caplog.text
+    assert "site 'gone'" in caplog.text
+
+
+def test_generators_of_a_graph_stay_generators(built):
+    steps = []
+
+    def dependency(config):
+        try:
+            yield built.compile()
+        except ZeroDivisionError:
+            steps.append("failed")
+        steps.append("left")
+
+    made = apply_plan(dependency, SLM)
+    assert inspect.isgeneratorfunction(made)
+    graphs = made({})
+    assert answer(next(graphs)) == ["slm"]
+    assert list(graphs) == []
+    with contextmanager(made)({}):
+        _ = 1 / 0
+    assert steps == ["left", "failed", "left"]
+
+
+async def test_async_generators_of_a_graph_stay_async_generators(built):
+    async def dependency():
+        yield built.compile()
+
+    made = apply_plan(dependency, SLM)
+    assert inspect.isasyncgenfunction(made)
+    (graph,) = [graph async for graph in made()]
+    assert (await graph.ainvoke({"text": "x"}))["log"] == ["slm"]
+
+
+def test_a_context_manager_is_left_where_its_graph_is_refused(built):
+    steps = []
+
+    @contextmanager
+    def make_graph():
+        try:
+            yield built.compile()
+        finally:
+            steps.append("left")
+
+    made = apply_plan(make_graph, {"gone": said("slm")}, strict=True)
+    with pytest.raises(PlanOutdatedError), made():
+        steps.append("entered")
+    assert steps == ["left"]
+
+
+def test_a_wrong_hook_is_refused_before_a_factory_is_called(built):
+    with pytest.raises(ValueError, match="hooks are a collection of"):
+        apply_plan(built.compile, SLM, hooks=("thread",))
+
+
+class Maker:
+    def __init__(self, built):
+        self._built = built
+
+    def __call__(self, config: RunnableConfig):
+        return self._built.compile()
+
+    async def later(self, config: RunnableConfig):
+        return self._built.compile()
+
+
+def test_methods_and_callable_objects_are_factories(built):
+    maker = Maker(built)
+    assert answer(apply_plan(maker, SLM)({})) == ["slm"]
+    later = apply_plan(maker.later, SLM)
+    assert get_type_hints(later) == {"config": RunnableConfig}
+    assert answer(asyncio.run(later(config={}))) == ["slm"]

@@ -419,6 +419,14 @@ def test_a_plan_edited_by_hand_is_refused(tmp_path):
 # A graph that has changed since
 
 
+def test_a_model_that_the_plan_decided_to_keep_is_not_warned_of(caplog):
+    other = decision(model="other", reference="other", decision="kept", binding=None)
+    decided = guide(decision(), other)
+    assert decided.route("triage", ask("Hi", source=fake("", "other"))) is None
+    assert decided.route("triage", ask("Hi")).name == "slm"
+    assert caplog.records == []
+
+
 def test_a_model_that_the_plan_did_not_decide_on_is_warned_of_once(caplog):
     decided = guide(decision())
     for _ in range(3):

@@ -1,8 +1,12 @@
 """A model's own `stream_events(version="v3")` and `astream_events` inside a node."""
 
+import gc
+from typing import Any
+
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGenerationChunk
 from unit_tests.fake_chat import FakeChat
 from unit_tests.watching import Watching, one_node
 
@@ -119,6 +123,8 @@ async def test_a_failure_in_events_is_watched():
 
 
 class Runs(BaseCallbackHandler):
+    run_inline = True
+
     def __init__(self):
         self.started, self.ended = [], []
 
@@ -161,3 +167,63 @@ def test_outside_a_node_events_are_as_they_were():
     kept = rewrite(one_node(_output(said("x"))).compile(), {"node": said("slm")})
     assert said("alone").stream_events("x", version="v3").output.text == "alone"
     assert kept is not None
+
+
+async def test_a_watched_call_in_events_is_told_to_the_callbacks_around():
+    reference = said("reference")
+    for way in (_output, _async_output):
+        runs = Runs()
+        graph = Watching().on(one_node(way(reference)).compile())
+        await graph.ainvoke(HELLO, {"callbacks": [runs]})
+        assert len(runs.started) == 1
+        assert runs.started == runs.ended
+
+
+def test_events_that_nobody_reads_on_are_watched():
+    watching, reference = Watching(), said("reference says so")
+
+    def node(state):
+        next(iter(reference.stream_events(state["text"], version="v3").text))
+        reference.stream_events(state["text"], version="v3")  # never asked
+
+    watching.on(one_node(node).compile()).invoke(HELLO)
+    gc.collect()
+    (call,) = watching
+    assert isinstance(call.error, GeneratorExit)
+    assert len(reference.asked) == 1
+
+
+async def test_asynchronous_events_that_are_closed_are_watched():
+    watching, reference = Watching(), said("reference says so")
+
+    async def node(state):
+        async with await reference.astream_events(state["text"], version="v3") as stream:
+            await anext(aiter(stream.text))
+
+    await watching.on(one_node(node).compile()).ainvoke(HELLO)
+    assert watching.sites == ["node"]
+
+
+class Wrapping(FakeChat):
+    """A model that asks another chat model."""
+
+    inner: Any = None
+
+    def _stream(self, messages, *_, **__):
+        for chunk in self.inner.stream(messages):
+            yield ChatGenerationChunk(message=chunk)
+
+    async def _astream(self, messages, *_, **__):
+        async for chunk in self.inner.astream(messages):
+            yield ChatGenerationChunk(message=chunk)
+
+
+@pytest.mark.parametrize("way", [_output, _async_output])
+async def test_what_a_model_asks_for_its_events_is_no_call_of_the_apps(way):
+    watching = Watching()
+    model = Wrapping(model_name="wrapping", inner=said("inner"))
+    await watching.on(one_node(way(model)).compile()).ainvoke(HELLO)
+    assert watching.sites == ["node"]
+    bound = rewrite(one_node(way(said("reference"))).compile(), {"node": model})
+    assert (await bound.ainvoke(HELLO))["log"] == ["inner"]
+    assert len(model.inner.asked) == 2

@@ -200,6 +200,15 @@ def test_what_is_no_graph_is_refused(write):
         ("def f():\n    raise ValueError('no')\n\nf()\n", "ValueError at line 2: no"),
         ("import json\njson.loads('{')\n", "JSONDecodeError at line 2"),
         ("import sys\nsys.exit('usage: ...')\n", "SystemExit at line 2"),
+        ("class Stop(BaseException): ...\nraise Stop('x')\n", "Stop at line 2: x"),
+        (
+            "class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n",
+            "E at line 4: .its message cannot be made",
+        ),
+        (
+            "try:\n    1 / 0\nexcept Exception as e:\n    raise e from e\n",
+            "at line 4: div",
+        ),
         ("import broken_beside\n", r"SyntaxError in \S+broken_beside.py"),
         ("\x00", "with (SyntaxError|ValueError)"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_slm.editing.source import literal, mismatch, wrap
+from langchain_slm.editing.source import literal, may_be_unbound, mismatch, wrap
 from langchain_slm.editing.syntax import Parsed, edited
 from langchain_slm.editing.undoing import Entry, restored, written
 from langchain_slm.errors import SourceError
@@ -339,6 +339,49 @@ def test_a_class_is_refused():
     assert refusal("x = 1\nclass graph: ...\n") == (
         "app.py:2: graph: is a class; name a graph, or a function that makes one"
     )
+
+
+def test_a_variable_that_a_function_binds_is_refused():
+    text = "graph = None\ndef start():\n    global a, graph\n    graph = 1\nstart()\n"
+    assert refusal(text) == (
+        "app.py:3: graph: a function binds it (global), where no line behind it would "
+        "reach; let the function return the graph, or apply the plan there"
+    )
+    assert LINE in wrapped("graph = 1\ndef start():\n    global other\n    graph = 2\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("if a:\n    graph = 1\n", 1),
+        ("graph = None\nif a:\n    graph = 1\n", 2),
+        ("if a: graph = 1\nelif b: graph = 2\n", 1),
+        ("try:\n    graph = 1\nexcept E:\n    graph = None\n", 1),
+        ("graph: G = None\ntry:\n    graph = 1\nexcept E:\n    pass\n", 2),
+        ("for graph in x: pass\n", 1),
+        ("if a:\n    if b:\n        graph = 1\nelse:\n    graph = 2\n", 1),
+    ],
+)
+def test_a_block_that_may_leave_no_graph_is_known(text, line):
+    assert may_be_unbound(Parsed(text), "graph") == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "graph = 1\n",
+        "graph = 1\nif a:\n    graph = graph.b\n",
+        "if a: graph = 1\nelif b: graph = 2\nelse: raise E\n",
+        "if a:\n    graph = 1\nelse:\n    raise E\n",
+        "try:\n    graph = 1\nexcept E:\n    log()\n    raise\n",
+        "try:\n    from a import graph\nexcept E:\n    from b import graph\n",
+        "with a:\n    graph = 1\n",
+        "if TYPE_CHECKING:\n    graph: G\nelse:\n    graph = 1\n",
+        "def graph(): ...\n",
+    ],
+)
+def test_a_graph_that_is_there_in_any_case_is_known(text):
+    assert may_be_unbound(Parsed(text), "graph") is None
 
 
 # Bytes

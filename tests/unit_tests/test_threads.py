@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import math
+import multiprocessing
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
@@ -157,3 +159,34 @@ def test_the_threads_are_as_they_were_when_the_last_copy_has_gone():
 def test_a_hook_that_there_is_not_is_refused(hooks):
     with pytest.raises(ValueError, match="hooks are a collection of"):
         rewrite(one_node(lambda state: None).compile(), {}, hooks=hooks)
+
+
+def test_a_thread_that_has_ended_is_as_it_was():
+    threads = []
+
+    def node(state):
+        threads.extend([threading.Thread(), threading.Thread()])
+        threads[1].run = own
+        for thread in threads:
+            thread.start()
+            thread.join()
+            with pytest.raises(RuntimeError, match="once"):
+                thread.start()
+
+    ran = []
+    own = lambda: ran.append(SCOPE.get() is not None)  # noqa: E731
+    rewrite(one_node(node).compile(), {}, hooks=["threads"]).invoke({"text": ""})
+    assert ran == [True]
+    assert "run" not in vars(threads[0])
+    assert threads[1].run is own
+
+
+def test_process_pools_work_as_before():
+    context = multiprocessing.get_context("spawn")
+
+    def node(state):
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return {"log": [str(pool.submit(math.sqrt, 9).result(timeout=60))]}
+
+    reached = rewrite(one_node(node).compile(), {}, hooks=["threads"])
+    assert reached.invoke({"text": ""})["log"] == ["3.0"]
