@@ -15,7 +15,9 @@ _MAIN = m.Comparison(
 _NONE = m.SimpleStatementLine(
     body=[m.Assign(value=m.Name("None")) | m.AnnAssign(value=m.Name("None"))]
 )
-_RAISES = m.SimpleStatementLine(body=[m.ZeroOrMore(), m.Raise()])
+_RAISES = m.SimpleStatementLine(body=[m.ZeroOrMore(), m.Raise()]) | (
+    m.SimpleStatementSuite(body=[m.ZeroOrMore(), m.Raise()])
+)
 _TYPE_CHECKING = m.Name("TYPE_CHECKING") | m.Attribute(attr=m.Name("TYPE_CHECKING"))
 
 
@@ -33,21 +35,21 @@ def binds_in_any_case(node: cst.CSTNode, name: str) -> bool:
     """Whether a name has a value behind a statement, whichever of its blocks runs."""
     match node:
         case cst.If(body=body, orelse=orelse):
-            blocks = (
-                [orelse] if is_type_checking(node) or is_main(node) else [body, orelse]
-            )
-            return all(each and binds_in_any_case(each, name) for each in blocks)
+            hidden = is_type_checking(node) or is_main(node)
+            then = hidden or binds_in_any_case(body, name)
+            return then and orelse is not None and binds_in_any_case(orelse, name)
         case cst.Try(body=body, handlers=handlers):
             tried = [body, *(each.body for each in handlers)]
             return all(binds_in_any_case(each, name) for each in tried)
         case cst.Else(body=body):
             return binds_in_any_case(body, name)
         case cst.IndentedBlock(body=body):
-            ends = m.matches(body[-1], _RAISES)
-            return ends or any(binds_in_any_case(each, name) for each in body)
+            return any(binds_in_any_case(each, name) for each in body)
         case cst.For() | cst.While() | cst.Match():
             return False
-    return name in bound_names(node) and not m.matches(node, _NONE)
+    # Behind what raises there is nothing that could miss the name.
+    has_value = name in bound_names(node) and not m.matches(node, _NONE)
+    return has_value or m.matches(node, _RAISES)
 
 
 def is_type_checking(node: cst.If) -> bool:

@@ -107,8 +107,8 @@ def open_with_placeholders(
 def _checked(made: object, found: object, label: str) -> Graph:
     if isinstance(made, StateGraph | Pregel):
         return made
-    is_ = "is" if made is found else "is a factory; it returned something"
-    msg = f"{label} {is_} of type {type(made).__name__}, not a LangGraph graph"
+    what = f"{label} is" if made is found else f"{label} is a factory; it returned one"
+    msg = f"{what} of type {type(made).__name__}, not a LangGraph graph"
     raise GraphLoadError(msg, name=label)
 
 

@@ -207,7 +207,7 @@ def test_what_is_no_graph_is_refused(write):
         ),
         (
             "try:\n    1 / 0\nexcept Exception as e:\n    raise e from e\n",
-            "at line 4: div",
+            "at line 2: div",
         ),
         ("import broken_beside\n", r"SyntaxError in \S+broken_beside.py"),
         ("\x00", "with (SyntaxError|ValueError)"),
