@@ -1,7 +1,8 @@
 """A notebook's cells as Python. Reads `.ipynb` files and runs their cells; writes none.
 
 A magic (`%matplotlib inline`, `!pip install`) is skipped: it needs IPython. Cells in
-other languages (`%%bash`) are skipped whole.
+other languages (`%%bash`) are skipped whole, and `display(...)`: nobody looks, and what
+it shows of a graph is often drawn by a service of the web.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ def _bound_names(tree: ast.AST) -> Iterator[str]:
 def run_cells(cells: list[Cell], module: ModuleType) -> None:
     """Run `cells` in a module's namespace; a cell may await at its top level.
 
+    Statements that only display something are left out.
+
     Raises:
         Exception: Whatever a cell raises.
     """
@@ -130,8 +133,17 @@ def run_cells(cells: list[Cell], module: ModuleType) -> None:
         lines = cell.source.splitlines(keepends=True)
         linecache.cache[cell.file] = (len(cell.source), None, lines, cell.file)
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        code = compile(cell.source, cell.file, "exec", flags, dont_inherit=True)
-        _run(code, module)
+        only_tree = flags | ast.PyCF_ONLY_AST
+        tree = compile(cell.source, cell.file, "exec", only_tree, dont_inherit=True)
+        tree.body = [each for each in tree.body if not _displays(each)]
+        _run(compile(tree, cell.file, "exec", flags, dont_inherit=True), module)
+
+
+def _displays(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="display"))):
+            return True
+    return False
 
 
 def _run(code: CodeType, module: ModuleType) -> None:

@@ -335,6 +335,12 @@ def test_a_cell_may_await(write):
     assert load(f"{write('app.ipynb', _notebook(text))}:done") is True
 
 
+def test_what_a_notebook_displays_is_not_drawn(write):
+    shown = "display(Image(graph.get_graph().draw_mermaid_png()))"
+    path = write("app.ipynb", _notebook(f"display(nothing)\n{GRAPH}\n{shown}\nend = 1"))
+    assert load(f"{path}:end") == 1
+
+
 def test_a_notebook_that_fails_says_in_which_cell(write):
     path = write("app.ipynb", _notebook("x = 1", "\n1 / 0\ngraph = 1"))
     with pytest.raises(GraphLoadError, match="ZeroDivisionError at line 2 of cell 3"):
