@@ -1,8 +1,8 @@
 """A notebook's cells as Python. Reads `.ipynb` files and runs their cells; writes none.
 
 A magic (`%matplotlib inline`, `!pip install`) is skipped: it needs IPython. Cells in
-other languages (`%%bash`) are skipped whole, and `display(...)`: nobody looks, and what
-it shows of a graph is often drawn by a service of the web.
+other languages (`%%bash`) are skipped whole, and `display(...)` and `Image(...)`: nobody
+looks, and what it shows of a graph is often drawn by a service of the web.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def run_cells(cells: list[Cell], module: ModuleType) -> None:
 
 def _displays(statement: ast.stmt) -> bool:
     match statement:
-        case ast.Expr(value=ast.Call(func=ast.Name(id="display"))):
+        case ast.Expr(value=ast.Call(func=ast.Name(id="display" | "Image"))):
             return True
     return False
 

@@ -62,7 +62,7 @@ def apply_plan(
         The same kind of thing, with the same signature.
 
     Raises:
-        RewriteError: If `graph` is neither a graph nor callable.
+        RewriteError: If `graph` is neither a graph nor callable; None is warned of.
         SLMError: If `strict`, and the plan cannot be used.
         ValueError: If there is no hook of that name.
 
@@ -70,6 +70,9 @@ def apply_plan(
         UserWarning: If the plan cannot be used, or was made for another version of the
             graph.
     """
+    if graph is None and not strict:  # an app's own way to start without its graph
+        _warn("no plan is applied: there is no graph, but None")
+        return graph
     if not isinstance(graph, StateGraph | Pregel) and not callable(graph):
         msg = (
             f"apply_plan needs a graph, or a function that makes one, not a "

@@ -116,7 +116,15 @@ def test_the_graphs_of_a_factory_share_one_router(built):
     assert [counted.calls for counted in router.counters()] == [3]
 
 
-@pytest.mark.parametrize("thing", [5, None, "graph", RunnableLambda(lambda x: x)])
+def test_an_app_that_starts_without_its_graph_still_does(caplog):
+    with pytest.warns(UserWarning, match="there is no graph, but None"):
+        assert apply_plan(None, SLM) is None
+    assert "there is no graph" in caplog.text
+    with pytest.raises(RewriteError, match="not a NoneType"):
+        apply_plan(None, SLM, strict=True)
+
+
+@pytest.mark.parametrize("thing", [5, "graph", RunnableLambda(lambda x: x)])
 def test_what_makes_no_graph_is_refused(thing):
     with pytest.raises(RewriteError, match="a graph, or a function that makes one"):
         apply_plan(thing, SLM)

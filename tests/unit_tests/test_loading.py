@@ -336,8 +336,8 @@ def test_a_cell_may_await(write):
 
 
 def test_what_a_notebook_displays_is_not_drawn(write):
-    shown = "display(Image(graph.get_graph().draw_mermaid_png()))"
-    path = write("app.ipynb", _notebook(f"display(nothing)\n{GRAPH}\n{shown}\nend = 1"))
+    shown = "display(graph.get_graph().draw_mermaid_png(1))\nImage(nothing)\nend = 1"
+    path = write("app.ipynb", _notebook("display(nothing)", f"{GRAPH}\n{shown}"))
     assert load(f"{path}:end") == 1
 
 
